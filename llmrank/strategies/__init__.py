@@ -1,0 +1,1 @@
+"""Strategies: one file a way to turn a request into prompts and their answers into a Ranking."""
