@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from llmrank.errors import BackendError
+from llmrank.errors import BackendError, LLMRankError
 
 Status: TypeAlias = Literal["ok", "repaired", "partial", "fallback", "error"]
 """How an order came about.
@@ -264,7 +264,7 @@ class Ranking:
         invented: Labels or titles in the answer that name no candidate.
         cut: What the prompts did not show.
         usage: What was spent.
-        error: Why the backend did not answer (status ``error``), or the last of several errors (status ``partial``).
+        error: Why there is no answer (status ``error``), or the last error of several prompts (status ``partial``).
         strategy, model: What ranked.
         fingerprint: The fingerprint of the template that made the prompts.
         user_id: From the request.
@@ -279,7 +279,7 @@ class Ranking:
     invented: tuple[str, ...] = ()
     cut: Cut = Cut()
     usage: Usage = Usage()
-    error: BackendError | None = None
+    error: LLMRankError | None = None
     strategy: str = ""
     model: str = ""
     fingerprint: str = ""
@@ -293,7 +293,7 @@ class Ranking:
         return [ranked.item.id for ranked in self.items]
 
     def raise_for_status(self) -> Ranking:
-        """Returns the ranking itself, or raises the BackendError if its status is ``error``."""
+        """Returns the ranking itself, or raises its error if its status is ``error``."""
         if self.status == "error" and self.error is not None:
             raise self.error
         return self
