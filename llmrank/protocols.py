@@ -79,6 +79,16 @@ class Backend(Protocol):
         """All of its own settings that shape an answer, as JSON values: part of the answer cache's key. No secrets."""
         ...
 
+    @property
+    def concurrency(self) -> int:
+        """How many prompts it makes sense to have in flight at once, unless the caller says otherwise."""
+        ...
+
+    @property
+    def remote(self) -> bool:
+        """True if a server answers. An engine in this process never goes missing, so by default no deadline cuts it off."""
+        ...
+
     async def info(self) -> ModelInfo:
         """The model's window and tokenizer; asks the server once. Raises BackendError if it cannot be reached."""
         ...

@@ -42,6 +42,16 @@ class BackendBase:
         """Kind and model; a subclass adds each setting that shapes an answer."""
         return {"kind": self.kind, "model": self.model}
 
+    @property
+    def concurrency(self) -> int:
+        """64 prompts in flight: enough to keep a server busy, too few to drown it."""
+        return 64
+
+    @property
+    def remote(self) -> bool:
+        """A server answers."""
+        return True
+
     async def info(self) -> ModelInfo:
         """Nothing is known of the model."""
         return ModelInfo()

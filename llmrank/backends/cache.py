@@ -1,0 +1,111 @@
+"""A prompt goes in; its answer comes from the answer cache, or from the backend and is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from llmrank.backends._flight import SingleFlight
+from llmrank.backends.wrapper import BackendWrapper
+from llmrank.cache import AnswerCache
+from llmrank.codec import cache_key
+from llmrank.protocols import Backend
+from llmrank.types import Completion, Prompt, Usage
+
+HIT = Usage(cache_hits=1)
+"""What an answer costs that nobody had to compute."""
+
+
+class CachedBackend(BackendWrapper):
+    """Answers from the cache what it can, asks for the rest, and keeps every answer (never an error).
+
+    The key is all that shapes an answer: the backend's identity and the prompt without ids and fingerprint. Equal prompts that
+    are under way at once are asked once. An answer that the backend was not asked for costs `HIT`.
+
+    A cache that fails while it is in use (disk full, file damaged) loses no answer: it is noted on the Completion.
+
+    Args:
+        inner: The backend to ask.
+        cache: Where answers are kept. It belongs to this wrapper from now on: `aclose` closes it.
+    """
+
+    def __init__(self, inner: Backend, cache: AnswerCache) -> None:
+        super().__init__(inner)
+        self._cache = cache
+        self._flights: SingleFlight[Completion] = SingleFlight()
+
+    async def generate(self, prompt: Prompt) -> Completion:
+        """The kept answer, or a new one. Raises BackendError."""
+        key = cache_key(prompt, self.identity)
+        answer, shared = await self._flights.run(key, lambda: self._generate(prompt, key))
+        return replace(answer, usage=HIT) if shared else answer
+
+    async def score(self, prompt: Prompt) -> Completion:
+        """The kept scores, and new ones for the continuations that have none. Raises BackendError.
+
+        Continuations are kept one by one, as the score of one does not depend on the others: the unconditional likelihoods of a
+        catalogue's titles are so computed once for all users.
+        """
+        answer, shared = await self._flights.run(cache_key(prompt, self.identity), lambda: self._score(prompt))
+        return replace(answer, usage=HIT) if shared else answer
+
+    async def aclose(self) -> None:
+        """Closes the inner backend and the cache."""
+        try:
+            await super().aclose()
+        finally:
+            await asyncio.to_thread(self._cache.close)
+
+    async def _generate(self, prompt: Prompt, key: bytes) -> Completion:
+        kept, notes = self._read([key])
+        if key in kept:
+            return replace(kept[key], usage=HIT)
+        answer = await self._inner.generate(prompt)
+        notes += await self._keep({key: answer})
+        return replace(answer, notes=(*answer.notes, *notes))
+
+    async def _score(self, prompt: Prompt) -> Completion:
+        identity = self.identity
+        keys = {text: cache_key(_ask_only(prompt, (text,)), identity) for text in prompt.continuations}
+        kept, notes = self._read(keys.values())
+        answers = {text: kept[key] for text, key in keys.items() if key in kept and len(kept[key].scores) == 1}
+        missing = tuple(text for text in keys if text not in answers)
+        if not missing:
+            return _join(prompt, answers, HIT, notes)
+
+        # Unchanged when nothing was kept, so that what is asked can be recognised in a server's log or a recording.
+        computed = await self._inner.score(prompt if missing == prompt.continuations else _ask_only(prompt, missing))
+        fresh = {text: replace(computed, scores=(score,)) for text, score in zip(missing, computed.scores, strict=True)}
+        notes += await self._keep({keys[text]: answer for text, answer in fresh.items()})
+        return _join(prompt, answers | fresh, computed.usage, notes)
+
+    def _read(self, keys: Iterable[bytes]) -> tuple[Mapping[bytes, Completion], list[str]]:
+        """What is kept, and a note if the cache failed."""
+        try:
+            # In the loop's own thread: a row takes microseconds and waits for nobody (WAL).
+            return self._cache.get(keys), []
+        except sqlite3.Error as error:
+            return {}, [f"The answer cache could not be read: {error}."]
+
+    async def _keep(self, answers: Mapping[bytes, Completion]) -> list[str]:
+        """Keeps the answers; a note if the cache failed."""
+        try:
+            # In a thread: it may wait for another process that writes.
+            await asyncio.to_thread(self._cache.put, answers)
+        except sqlite3.Error as error:
+            return [f"The answer could not be kept in the answer cache: {error}."]
+        return []
+
+
+def _ask_only(prompt: Prompt, continuations: tuple[str, ...]) -> Prompt:
+    """The prompt with these continuations; labels and ids, which run parallel to all of them and shape no score, go."""
+    return replace(prompt, continuations=continuations, labels=(), item_ids=())
+
+
+def _join(prompt: Prompt, answers: Mapping[str, Completion], usage: Usage, notes: list[str]) -> Completion:
+    """One completion for all continuations of `prompt` from one for each of them."""
+    ordered = [answers[text] for text in prompt.continuations]
+    said = dict.fromkeys(note for answer in ordered for note in answer.notes)
+    return replace(ordered[0], scores=tuple(answer.scores[0] for answer in ordered), usage=usage, notes=(*said, *notes))

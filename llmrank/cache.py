@@ -1,0 +1,151 @@
+"""Keys and completions go in, completions come back: the answer cache, one SQLite file that threads and processes share."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from llmrank.codec import canonical, dump_completion, load_completion
+from llmrank.errors import ConfigError
+from llmrank.types import Completion
+
+BUSY_S = 10.0
+"""How long a write waits for another process's write."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """What a cache did since it was opened: answers found, not found, and found but unreadable (these count as missed too)."""
+
+    hits: int = 0
+    misses: int = 0
+    corrupt: int = 0
+
+
+class AnswerCache:
+    """Keeps completions by key in one file.
+
+    SQLite in WAL mode: reading never waits for a writer. Reads and writes use a connection each, so that a read does not
+    queue behind this process's own write either. Usable from several threads; not across a fork.
+
+    Args:
+        path: The file; it and its folders are made if they are missing. SQLite keeps two more beside it while it is open.
+
+    Raises:
+        ConfigError: the file cannot be opened or is not an answer cache.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser()
+        self._lock = threading.Lock()
+        self._stats = CacheStats()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = _open(self.path)
+            try:
+                _prepare(self._writer)
+                self._reader = _open(self.path)
+            except BaseException:
+                self._writer.close()
+                raise
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(
+                f"cannot be opened as an answer cache ({error})",
+                field="cache.path",
+                value=str(self.path),
+                fix="name a file that can be written, or null for no cache",
+            ) from error
+        self._write_lock = threading.Lock()
+
+    @property
+    def stats(self) -> CacheStats:
+        """Hits, misses and corrupt rows so far."""
+        return self._stats
+
+    def get(self, keys: Iterable[bytes]) -> dict[bytes, Completion]:
+        """The answers that are kept, by key. A row that cannot be read is a miss; `put` overwrites it.
+
+        Raises:
+            sqlite3.Error: the file cannot be read, or the cache is closed.
+        """
+        found: dict[bytes, Completion] = {}
+        asked = corrupt = 0
+        with self._lock:
+            for key in keys:
+                asked += 1
+                with closing(self._reader.execute("SELECT answer FROM answers WHERE key = ?", (key,))) as rows:
+                    row = rows.fetchone()
+                if row is None:
+                    continue
+                try:
+                    found[key] = load_completion(json.loads(row[0]))
+                except (ValueError, TypeError, RecursionError):  # not JSON, not of our form (CodecError), or absurdly nested
+                    corrupt += 1
+            stats = self._stats
+            self._stats = replace(
+                stats,
+                hits=stats.hits + len(found),
+                misses=stats.misses + asked - len(found),
+                corrupt=stats.corrupt + corrupt,
+            )
+        return found
+
+    def put(self, answers: Mapping[bytes, Completion]) -> None:
+        """Keeps all of the answers, or none if it fails; replaces what was there.
+
+        Waits up to `BUSY_S` for other processes, so call it in a thread where an event loop runs.
+
+        Raises:
+            sqlite3.Error: the file cannot be written, or the cache is closed.
+        """
+        rows = [(key, canonical(dump_completion(completion))) for key, completion in answers.items()]
+        with self._write_lock:
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                self._writer.executemany("INSERT OR REPLACE INTO answers (key, answer) VALUES (?, ?)", rows)
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        """Closes the file. May be called twice."""
+        with self._write_lock, self._lock:
+            self._reader.close()
+            self._writer.close()
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    # isolation_level None: transactions begin and end where this module says so. The locks above make sharing safe.
+    return sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Makes the table in a new file; finds out now whether the file can be written and is what it should be."""
+    _use_wal(connection)
+    # NORMAL: a crash of this process loses nothing, a power cut at most the last answers.
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, answer TEXT NOT NULL)")
+    connection.execute("COMMIT")
+    connection.execute("SELECT key, answer FROM answers LIMIT 0").close()
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switches to WAL. SQLite's own busy timeout does not cover a file that another process is just writing to or switching."""
+    give_up = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").close()
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                raise
+            time.sleep(0.02)
