@@ -1,0 +1,258 @@
+"""Writes prompts: a request and candidates go in, messages (or a raw prefix), labels and what was cut come out.
+
+This is the one place where ids and texts meet: a prompt shows labels and clean texts, and the ids run beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from llmrank.budget import Budget
+from llmrank.errors import ConfigError
+from llmrank.labels import LETTERS, LabelStyle, make_labels
+from llmrank.sanitize import EMPTY, clean_answer, clean_text, cut_text
+from llmrank.template import Rendered, Template, Templates
+from llmrank.types import AnswerFormat, Cut, Event, Item, Message, ResolvedRequest
+
+DEFAULT_DOMAIN = "items"
+"""The key of the words that ``_domain.jinja`` uses when the variable `domain` is not set."""
+
+MAX_QUERY_CHARS = 4000
+
+TEMPLATE_VALUES = frozenset({"history", "candidates", "query", "answer", "answers", "domain"})
+"""The names that every template sees; `prompts/README.md` tells what they hold."""
+
+_ITEM_CACHE = 65_536  # items; a text is some 100 bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PromptOptions:
+    """How a request is shown to a model.
+
+    Attributes:
+        template: A template's name.
+        history: How many of the most recent events are shown, at most.
+        fields: What is shown of an item: ``title``, or names of attributes; a field that an item lacks is left out.
+        labels: ``letters``, ``numbers``, or ``auto`` for letters while they last.
+        answer: The form of answer that the prompt asks for.
+        variables: Further values for the template; ``domain`` chooses the words for items (``movies``, ``games``, ...).
+        max_item_chars: An item's text is cut to this many characters.
+        directories: Folders of your own templates, which override packaged files of the same name.
+    """
+
+    template: str = "listwise/sequential"
+    history: int = 20
+    fields: tuple[str, ...] = ("title",)
+    labels: LabelStyle = "auto"
+    answer: AnswerFormat = "order"
+    variables: Mapping[str, object] = field(default_factory=dict, hash=False)
+    max_item_chars: int = 300
+    directories: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.history < 0:
+            raise ConfigError("must not be negative", field="prompt.history", value=self.history)
+        if self.max_item_chars < 1:
+            raise ConfigError("must be at least 1", field="prompt.max_item_chars", value=self.max_item_chars)
+        if not self.fields:
+            raise ConfigError("must name at least one field", field="prompt.fields", fix="for instance [title]")
+        taken = sorted(set(self.variables) & (TEMPLATE_VALUES - {"domain"}))
+        if taken:
+            raise ConfigError(
+                "this name is one that every template sees already",
+                field="prompt.variables",
+                value=taken[0],
+                fix="choose another",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A prompt, ready to be asked.
+
+    Attributes:
+        messages: The chat, if the template is one.
+        prefix: The raw text, if the template is one.
+        labels: One a candidate, in the order shown.
+        item_ids: The candidates' ids, parallel to `labels`; they are not in the prompt.
+        texts: The candidates' texts as shown, parallel to `labels`.
+        history_texts: The history's texts as shown, oldest first.
+        cut: What had to be left out or shortened.
+        fingerprint: The template's.
+        tokens: The prompt's tokens, or an upper bound of them (see `Fitted.tokens`).
+    """
+
+    messages: tuple[Message, ...]
+    prefix: str
+    labels: tuple[str, ...]
+    item_ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    history_texts: tuple[str, ...]
+    cut: Cut
+    fingerprint: str
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ShownEvent:
+    """What a template sees of an event: the item's text, and the rating or None."""
+
+    text: str
+    rating: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownCandidate:
+    """What a template sees of a candidate: its label and its text."""
+
+    label: str
+    text: str
+
+
+class PromptWriter:
+    """Writes the prompts of one template with one set of options.
+
+    Args:
+        options: How a request is shown.
+        templates: Where templates come from; by default `options.directories`, then the packaged ones.
+
+    Raises:
+        TemplateError: there is no such template, or it is broken.
+    """
+
+    def __init__(self, options: PromptOptions, templates: Templates | None = None) -> None:
+        self.options = options
+        self.template: Template = (templates or Templates(*options.directories)).get(options.template)
+        # By value: two items of one id may differ (a caller may pass Items of their own).
+        self._item_line = lru_cache(maxsize=_ITEM_CACHE)(self._render_item)
+
+    @property
+    def fingerprint(self) -> str:
+        """The template's fingerprint."""
+        return self.template.fingerprint
+
+    def item_text(self, item: Item) -> str:
+        """An item as the model sees it: the chosen fields on one clean line (``_item.jinja``), cut to `max_item_chars`."""
+        return self._item_line(item)[0]
+
+    def write(
+        self,
+        request: ResolvedRequest,
+        candidates: Sequence[Item],
+        budget: Budget,
+        *,
+        reserve: int,
+        step: str | None = None,
+        answers: Mapping[str, str] | None = None,
+        before: Sequence[Message] = (),
+    ) -> Written:
+        """Writes the prompt of one step.
+
+        Args:
+            request: Its history and query are shown; its candidates are not looked at.
+            candidates: What is shown for ranking, in this order.
+            budget: The window that it must fit.
+            reserve: Tokens kept for the answer.
+            step: Which step of the template; the last by default.
+            answers: What earlier steps answered, by their names; a repair's ``previous`` and so on.
+            before: Messages of the chat that the template continues; they come first in `Written.messages`.
+
+        Raises:
+            TemplateError: the template does not render, or refuses the request.
+            BudgetError: the prompt cannot be made to fit.
+            ConfigError: there are more candidates than labels of the chosen style.
+        """
+        events = request.history[max(0, len(request.history) - self.options.history) :]
+        items = [_item(event) for event in events]
+        labels = self._labels(len(candidates))
+        shared: dict[str, object] = {
+            "domain": DEFAULT_DOMAIN,
+            **self.options.variables,
+            "query": _query(request.query),
+            "answer": self.options.answer,
+            "answers": {name: clean_answer(text) for name, text in (answers or {}).items()},
+        }
+
+        def render(history: Sequence[str], texts: Sequence[str]) -> Rendered:
+            recent = events[len(events) - len(history) :]
+            rendered = self.template.render(
+                shared
+                | {
+                    "history": tuple(ShownEvent(text, event.rating) for text, event in zip(history, recent, strict=True)),
+                    "candidates": tuple(map(ShownCandidate, labels, texts)),
+                },
+                step,
+            )
+            return rendered if isinstance(rendered, str) else (*before, *rendered)
+
+        fitted = budget.fit(
+            render,
+            history=[self.item_text(item) for item in items],
+            candidates=[self.item_text(item) for item in candidates],
+            reserve=reserve,
+        )
+        by_window = [
+            *(items[index].id for index in fitted.shortened_history),
+            *(candidates[index].id for index in fitted.shortened_candidates),
+        ]
+        shown = [*items[fitted.dropped :], *candidates]
+        by_length = [item.id for item in shown if self._item_line(item)[1]]
+        cut = Cut(
+            history=fitted.dropped,
+            item_texts=tuple(dict.fromkeys([*by_window, *by_length])),
+            assumed_window=budget.window if budget.assumed and (fitted.dropped or by_window) else None,
+        )
+        chat = not isinstance(fitted.rendered, str)
+        return Written(
+            messages=tuple(message for message in fitted.rendered if isinstance(message, Message)) if chat else (),
+            prefix=fitted.rendered if isinstance(fitted.rendered, str) else "",
+            labels=labels,
+            item_ids=tuple(item.id for item in candidates),
+            texts=fitted.candidates,
+            history_texts=fitted.history,
+            cut=cut,
+            fingerprint=self.fingerprint,
+            tokens=fitted.tokens,
+        )
+
+    def _labels(self, count: int) -> tuple[str, ...]:
+        try:
+            return make_labels(count, self.options.labels)
+        except ValueError as error:
+            raise ConfigError(
+                f"there are {len(LETTERS)} letters for {count} candidates", field="prompt.labels", fix="use auto or numbers"
+            ) from error
+
+    def _render_item(self, item: Item) -> tuple[str, bool]:
+        """The item's line, and whether it had to be cut."""
+        fields = {name: shown for name in self.options.fields if (shown := _shown(item, name)) is not None}
+        line = clean_text(self.template.render_item({"fields": fields}))
+        return cut_text(line, self.options.max_item_chars), len(line) > self.options.max_item_chars
+
+
+def _item(event: Event) -> Item:
+    if not isinstance(event.item, Item):
+        raise TypeError(f"a resolved request holds Items, not {event.item!r}")
+    return event.item
+
+
+def _query(query: str | None) -> str | None:
+    """The clean sentence; None if there is none or nothing visible in it."""
+    text = EMPTY if query is None else clean_text(query, MAX_QUERY_CHARS)
+    return None if text == EMPTY else text
+
+
+def _shown(item: Item, name: str) -> str | tuple[str, ...] | None:
+    """A field's clean text, or texts if it has several; None if the item lacks it or nothing visible is in it."""
+    value = item.title if name == "title" else item.attributes.get(name)
+    if isinstance(value, list | tuple | set | frozenset):
+        parts = sorted(map(str, value)) if isinstance(value, set | frozenset) else map(str, value)
+        texts = tuple(text for part in parts if (text := clean_text(part)) != EMPTY)
+        return texts or None
+    if value is None or (isinstance(value, float) and value != value):  # NaN: how data frames say "none"
+        return None
+    # A column with gaps makes data frames write years as 1995.0.
+    text = clean_text(str(int(value) if isinstance(value, float) and value.is_integer() else value))
+    return None if text == EMPTY else text
