@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import importlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -71,9 +72,7 @@ class Catalog:
         try:
             return self._by_id[item_id]
         except KeyError:
-            raise UnknownItemError(
-                "not in the catalogue", field=field, value=item_id, fix=self._nearest(item_id)
-            ) from None
+            raise UnknownItemError("not in the catalogue", field=field, value=item_id, fix=self._nearest(item_id)) from None
 
     def _nearest(self, item_id: str) -> str:
         # rapidfuzz rather than difflib: a catalogue may hold a million ids.
@@ -211,10 +210,9 @@ def _csv_rows(lines: IO[str], path: Path, kind: str) -> Iterator[_Row]:
 
 def _parquet_rows(path: Path) -> Iterator[_Row]:
     pyarrow = _pyarrow()
-    import pyarrow.parquet
-
+    parquet = importlib.import_module("pyarrow.parquet")
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path) as file:
             yield from _table_rows(file.iter_batches(), str(path))
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise CatalogError(f"{path}: cannot be read as Parquet ({error})", fix="write the file anew") from error

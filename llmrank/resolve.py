@@ -22,8 +22,12 @@ def resolve(request: RankRequest, catalog: Catalog | None) -> ResolvedRequest:
         RequestError: no candidates, a candidate twice, an entry of the wrong type, a `top_k` below 1.
         UnknownItemError: an id that the catalogue does not have.
     """
-    if request.top_k is not None and (isinstance(request.top_k, bool) or not isinstance(request.top_k, int) or request.top_k < 1):
-        raise RequestError("must be a whole number of at least 1", field="top_k", value=request.top_k, fix="or leave it out for all")
+    if request.top_k is not None and (
+        isinstance(request.top_k, bool) or not isinstance(request.top_k, int) or request.top_k < 1
+    ):
+        raise RequestError(
+            "must be a whole number of at least 1", field="top_k", value=request.top_k, fix="or leave it out for all"
+        )
     if request.query is not None and not isinstance(request.query, str):
         raise RequestError("must be a text", field="query", value=request.query, fix="write a sentence, or leave it out")
     return ResolvedRequest(
@@ -59,7 +63,9 @@ def _candidates(candidates: Sequence[str | Item] | None, catalog: Catalog | None
     for place, entry in enumerate(candidates):
         item = _item(entry, catalog, f"candidates[{place}]")
         if item.id in found:
-            raise RequestError("the same id stands twice", field=f"candidates[{place}]", value=item.id, fix="give each candidate once")
+            raise RequestError(
+                "the same id stands twice", field=f"candidates[{place}]", value=item.id, fix="give each candidate once"
+            )
         found[item.id] = item
     if not found:
         raise RequestError("there is nothing to rank", field="candidates", value=[], fix="give at least one id or Item")
@@ -74,7 +80,10 @@ def _item(entry: object, catalog: Catalog | None, field: str) -> Item:
     if isinstance(entry, str):
         if catalog is None:
             raise RequestError(
-                "an id needs a catalogue to be looked up in", field=field, value=entry, fix="give a catalogue, or an Item(id, title)"
+                "an id needs a catalogue to be looked up in",
+                field=field,
+                value=entry,
+                fix="give a catalogue, or an Item(id, title)",
             )
         return catalog.get(entry, field)
     raise RequestError("not an id (a text) or an Item", field=field, value=entry, fix="ids are texts: write '603', not 603")

@@ -26,8 +26,8 @@ def item_text(item: Item, fields: Sequence[str] = ("title",)) -> str:
     return " ".join(part for part in parts if part)
 
 
-def check_fields(fields: Sequence[str], items: Sequence[Item]) -> None:
-    """Finds a mistyped field before a catalogue is embedded without it.
+def check_fields(fields: Sequence[str], items: Sequence[Item], where: str = "prefilter.fields") -> None:
+    """Finds a mistyped field before a catalogue is embedded, or shown to a model, without it.
 
     Raises:
         ConfigError: a field that no item has; the message names the nearest one.
@@ -36,7 +36,7 @@ def check_fields(fields: Sequence[str], items: Sequence[Item]) -> None:
         if field == "title" or not items or any(field in item.attributes for item in items):
             continue
         known = {"title", *(name for item in items[:ITEMS_SEARCHED] for name in item.attributes)}
-        raise ConfigError("no item of the catalogue has it", field="prefilter.fields", value=field, fix=nearest(field, known))
+        raise ConfigError("no item of the catalogue has it", field=where, value=field, fix=nearest(field, known))
 
 
 def clean(text: str) -> str:

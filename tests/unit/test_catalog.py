@@ -13,7 +13,10 @@ import pytest
 from llmrank import Catalog, Item
 from llmrank.errors import CatalogError, UnknownItemError
 
-ROWS: list[dict[str, object]] = [{"id": "603", "title": "The Matrix", "year": 1999}, {"id": "604", "title": "The Matrix Reloaded", "year": None}]
+ROWS: list[dict[str, object]] = [
+    {"id": "603", "title": "The Matrix", "year": 1999},
+    {"id": "604", "title": "The Matrix Reloaded", "year": None},
+]
 ITEMS = [Item("603", "The Matrix", {"year": 1999}), Item("604", "The Matrix Reloaded")]
 
 

@@ -1,0 +1,300 @@
+"""The Ranker: a RankRequest goes in; it is resolved, prefiltered, ranked by a strategy, fused; a Ranking comes out."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from llmrank._portal import Portal, wait
+from llmrank.backends.guard import Limits, guard
+from llmrank.budget import Budget
+from llmrank.cache import AnswerCache
+from llmrank.catalog import Catalog
+from llmrank.driver import run_flow
+from llmrank.errors import BackendError, CapabilityError, ConfigError, LLMRankError, RequestError
+from llmrank.fusion import Fusion
+from llmrank.protocols import Backend, Strategy
+from llmrank.resolve import resolve
+from llmrank.strategies.outcome import failed
+from llmrank.types import Event, Item, Ranking, RankRequest, ResolvedRequest
+
+if TYPE_CHECKING:
+    from llmrank.retrieval.prefilter import Prefilter, Selection
+
+OnError: TypeAlias = Literal["raise", "fallback"]
+
+MOST_UNFILTERED = 1000
+"""The largest catalogue that is ranked whole without a prefilter."""
+
+
+class Ranker:
+    """Ranks candidates for users by prompting a language model.
+
+    Synchronous and asynchronous calls may be mixed, from any thread. Use it as a context manager, or call `close`.
+
+    Args:
+        backend: Reaches the model. Retries, a concurrency limit and the answer cache are put around it here.
+        strategy: Turns a request into prompts and their answers into an order.
+        catalog: Where ids are looked up; without one, requests hold Items.
+        prefilter: Shortens candidate lists before the model is asked; None ranks them as they are.
+        fusion: Weights of the model's and the prefilter's scores in the final order; None for the model's order alone.
+        limits: How often and how long one prompt is tried; by default 6 times and, if a server answers, 60 seconds.
+        cache: Path of the answer cache (SQLite), or None.
+        max_concurrency: The most prompts in flight at once; None for what the backend finds right (`concurrency`).
+        on_error: What `rank` and `arank` do when the backend does not answer: ``raise`` its error, or return the
+            ``fallback`` order with status ``error``. `rank_many` and `arank_many` always return a Ranking.
+
+    Raises:
+        CapabilityError: the strategy needs what the backend cannot do.
+        ConfigError: the fusion weighs a part that this Ranker does not have; the cache cannot be opened.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        strategy: Strategy,
+        *,
+        catalog: Catalog | None = None,
+        prefilter: Prefilter | None = None,
+        fusion: Fusion | None = None,
+        limits: Limits | None = None,
+        cache: str | Path | None = None,
+        max_concurrency: int | None = None,
+        on_error: OnError = "raise",
+    ) -> None:
+        require(strategy, backend)
+        if on_error not in ("raise", "fallback"):
+            raise ConfigError("unknown", field="limits.on_error", value=on_error, fix="use raise or fallback")
+        if fusion is not None and prefilter is None and fusion.weights.get("prefilter"):
+            raise ConfigError(
+                "there is no prefilter whose scores could be weighed",
+                field="fusion.prefilter",
+                value=fusion.weights["prefilter"],
+                fix="configure a prefilter, or leave this weight out",
+            )
+        self.max_concurrency = backend.concurrency if max_concurrency is None else max_concurrency
+        self.backend: Backend = guard(
+            backend,
+            limits=limits or (Limits() if backend.remote else Limits(deadline_s=None)),
+            max_concurrency=self.max_concurrency,
+            cache=None if cache is None else AnswerCache(cache),
+        )
+        self.strategy = strategy
+        self.catalog = catalog
+        self.prefilter = prefilter
+        self.fusion = fusion
+        self.on_error = on_error
+        self._portal = Portal()
+        # A Ranker that nobody closed still frees its connections and its thread, at the latest when Python ends.
+        self._finalizer = weakref.finalize(self, self._portal.finish, self.backend.aclose)
+
+    @classmethod
+    def from_config(cls, config: str | Path | Mapping[str, Any], *, catalog: Catalog | str | Path | None = None) -> Ranker:
+        """Builds a Ranker from a YAML file or a dict of the same form (see the README for all keys).
+
+        Args:
+            config: A path, or the configuration itself.
+            catalog: Where ids are looked up: a Catalog, an item file, or None for the one named in the configuration.
+
+        Raises:
+            ConfigError: a key is unknown (the nearest is named) or a value is wrong.
+            SetupError: a package, key or file that the configuration needs is missing.
+        """
+        from llmrank.config import build_ranker
+
+        return build_ranker(config, catalog=catalog)
+
+    def rank(
+        self,
+        history: Sequence[str | Item | Event] = (),
+        candidates: Sequence[str | Item] | None = None,
+        query: str | None = None,
+        top_k: int | None = None,
+        user_id: str | None = None,
+    ) -> Ranking:
+        """Ranks candidates for one user.
+
+        Args:
+            history: What the user chose before, oldest first: catalogue ids, Items or Events. May be empty.
+            candidates: What to rank: catalogue ids or Items; None for the whole catalogue.
+            query: What the user says they want, in a sentence.
+            top_k: How many items to return; None for all that were ranked.
+            user_id: Comes back on the Ranking; never shown to the model.
+
+        Raises:
+            RequestError, UnknownItemError: the request cannot be ranked as it stands.
+            BudgetError: not even two candidates fit the model's window.
+            BackendError: the backend did not answer (unless `on_error` is ``fallback``).
+        """
+        return self._portal.call(self._rank_strictly, RankRequest(history, candidates, query, user_id, top_k))
+
+    async def arank(
+        self,
+        history: Sequence[str | Item | Event] = (),
+        candidates: Sequence[str | Item] | None = None,
+        query: str | None = None,
+        top_k: int | None = None,
+        user_id: str | None = None,
+    ) -> Ranking:
+        """`rank`, for callers that have an event loop."""
+        return await self._rank_strictly(RankRequest(history, candidates, query, user_id, top_k))
+
+    def rank_many(self, requests: Iterable[RankRequest]) -> Iterator[Ranking]:
+        """Ranks a stream of requests: one Ranking a request, in the order of the requests, as soon as each is ready.
+
+        Requests are read as they are needed: at most twice `max_concurrency` are held at once. Whatever is wrong with one
+        request (also bad input) becomes a Ranking with status ``error`` and its `error`; the others go on. Closing the
+        iterator, or Ctrl-C, cancels what is in flight.
+        """
+        pending: deque[Future[Ranking]] = deque()
+        try:
+            for request in requests:
+                pending.append(self._portal.submit(self._rank_or_report, request))
+                if len(pending) >= 2 * self.max_concurrency:
+                    yield wait(pending.popleft())
+            while pending:
+                yield wait(pending.popleft())
+        finally:
+            for future in pending:
+                future.cancel()
+
+    async def arank_many(self, requests: Iterable[RankRequest] | AsyncIterable[RankRequest]) -> AsyncIterator[Ranking]:
+        """`rank_many`, for callers that have an event loop; the requests may come from an asynchronous iterable too."""
+        pending: deque[asyncio.Task[Ranking]] = deque()
+        try:
+            async for request in _each(requests):
+                pending.append(asyncio.create_task(self._rank_or_report(request)))
+                if len(pending) >= 2 * self.max_concurrency:
+                    yield await pending[0]
+                    pending.popleft()
+            while pending:
+                yield await pending[0]
+                pending.popleft()
+        finally:
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+
+    def close(self) -> None:
+        """Frees connections, threads and memory. May be called twice."""
+        self._finalizer()
+
+    async def aclose(self) -> None:
+        """`close`, for callers that have an event loop."""
+        await self.backend.aclose()
+        await asyncio.to_thread(self._finalizer)
+
+    def __enter__(self) -> Ranker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Ranker:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _rank_strictly(self, request: RankRequest) -> Ranking:
+        ranking = await self._rank(resolve(request, self.catalog))
+        return ranking.raise_for_status() if self.on_error == "raise" else ranking
+
+    async def _rank_or_report(self, request: RankRequest) -> Ranking:
+        try:
+            return await self._rank(resolve(request, self.catalog))
+        except LLMRankError as error:
+            return Ranking((), status="error", error=error, strategy=self.strategy.name, user_id=request.user_id)
+
+    async def _rank(self, request: ResolvedRequest) -> Ranking:
+        selection = None
+        if self.prefilter is None and self.catalog is not None and request.candidates is self.catalog.items:
+            _refuse_unfiltered(len(self.catalog))
+        if self.prefilter is not None:
+            try:
+                selection = await asyncio.to_thread(self.prefilter.select, request)
+            except BackendError as error:  # an embedding server that does not answer
+                first = request.candidates[: self.prefilter.options.keep]  # not a million of them
+                return self._finish(request, failed(first, error, strategy=self.strategy.name, fingerprint=""), None)
+            request = replace(request, candidates=selection.candidates)
+        try:
+            info = await self.backend.info()
+            counter = info.counter
+            budget = Budget.of(info, self.backend.model)
+            flow = self.strategy.flow(request, budget)
+            ranking = await run_flow(flow, self.backend, in_thread=counter is not None and counter.remote)
+        except BackendError as error:  # the server is not there to tell its model's window or to count tokens
+            ranking = failed(request.candidates, error, strategy=self.strategy.name, fingerprint="")
+        return self._finish(request, ranking, selection)
+
+    def _finish(self, request: ResolvedRequest, ranking: Ranking, selection: Selection | None) -> Ranking:
+        cut = ranking.cut
+        notes = ranking.notes
+        if selection is not None:
+            cut = replace(cut, seen=selection.seen, prefiltered=selection.dropped)
+            notes += selection.notes
+        if self.fusion is not None:
+            scores = _scores_by_id(selection)
+            if scores or not self.fusion.needs:
+                ranking = self.fusion.apply(ranking, {"prefilter": [scores.get(each.id, 0.0) for each in ranking.items]})
+            else:
+                notes += ("the fusion was left out: the prefilter has no scores for this request",)
+        return replace(
+            ranking,
+            items=ranking.items[: request.top_k],
+            cut=cut,
+            notes=notes,
+            model=ranking.model or self.backend.model,
+            user_id=request.user_id,
+        )
+
+
+def require(strategy: Strategy, backend: Backend) -> None:
+    """Refuses a strategy that needs what a backend cannot do.
+
+    Raises:
+        CapabilityError: names what is lacking and the kinds of backend that have it.
+    """
+    lacking = sorted(strategy.needs - backend.capabilities)
+    if lacking:
+        from llmrank.config import kinds_that_can
+
+        able = ", ".join(kinds_that_can(strategy.needs)) or "none that is built in"
+        raise CapabilityError(
+            f"strategy {strategy.name!r} needs {', '.join(lacking)}, which backend {backend.kind!r} "
+            f"(model {backend.model!r}) cannot do; backends that can: {able}"
+        )
+
+
+def _refuse_unfiltered(count: int) -> None:
+    """A whole catalogue without a prefilter is more likely a slip than a wish, and each prompt of it costs."""
+    if count > MOST_UNFILTERED:
+        raise RequestError(
+            f"the whole catalogue of {count:,} items would be shown to the model",
+            field="candidates",
+            fix="configure a prefilter, or give the candidates",
+        )
+
+
+def _scores_by_id(selection: Selection | None) -> dict[str, float]:
+    if selection is None:
+        return {}
+    return {item.id: score for item, score in zip(selection.candidates, selection.scores, strict=True)}
+
+
+async def _each(requests: Iterable[RankRequest] | AsyncIterable[RankRequest]) -> AsyncIterator[RankRequest]:
+    if isinstance(requests, AsyncIterable):
+        async for request in requests:
+            yield request
+    else:
+        for request in requests:
+            yield request

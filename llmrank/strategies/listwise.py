@@ -1,0 +1,291 @@
+"""Listwise: the candidates go in as one labelled list, the model writes all labels, best first.
+
+A list that does not fit the window of the model (or is longer than `window`) is ranked in overlapping windows from its end
+to its beginning, so that the best climb to the top (Sun et al. 2023, "Is ChatGPT Good at Search?", arXiv:2304.09542).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from llmrank.answer import ParsedAnswer, parse_answer
+from llmrank.budget import Budget
+from llmrank.errors import BackendError, BadRequestError, BudgetError, ConfigError, ContextLengthError
+from llmrank.protocols import Flow
+from llmrank.strategies.outcome import failed, join_cuts, ranked, worst
+from llmrank.types import Capability, Completion, Cut, Item, Prompt, Ranking, ResolvedRequest, Status
+from llmrank.writer import PromptWriter, Written
+
+Asking: TypeAlias = Generator[Sequence[Prompt], Sequence[Completion | BackendError], "_Window"]
+
+# A model that answers in a form of its own writes a title behind each label; 16 tokens hold one. It is a cap, not a cost.
+TOKENS_PER_LABEL = 16
+TOKENS_AROUND = 64
+STEP_TOKENS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class ListwiseOptions:
+    """How a list is ranked.
+
+    Attributes:
+        window: The most candidates shown at once; None for as many as fit the model's window.
+        step: By how many candidates the window moves; None for half the window.
+        repair: True asks once more when the answer did not rank every candidate.
+        max_tokens: The most tokens of an answer; None reckons by the number of candidates. Models that think before they
+            answer need more.
+        temperature: 0 decodes greedily.
+        seed: For backends that know seeds.
+    """
+
+    window: int | None = None
+    step: int | None = None
+    repair: bool = False
+    max_tokens: int | None = None
+    temperature: float = 0.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("window", 2), ("step", 1), ("max_tokens", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"must be at least {least}", field=f"strategy.{name}", value=value, fix="or leave it out")
+        if self.window and self.step and self.step > self.window:
+            raise ConfigError(
+                "is larger than the window, so some candidates would never be shown",
+                field="strategy.step",
+                value=self.step,
+                fix=f"take at most {self.window}",
+            )
+        if self.temperature < 0:
+            raise ConfigError("must not be negative", field="strategy.temperature", value=self.temperature, fix="0 is greedy")
+
+
+@dataclass(slots=True)
+class _Window:
+    """One window after it was asked: its items, best first, and how that came about."""
+
+    items: tuple[Item, ...]
+    unranked: frozenset[str] = frozenset()
+    status: Status = "ok"
+    repairs: tuple[str, ...] = ()
+    invented: tuple[str, ...] = ()
+    cut: Cut = field(default_factory=Cut)
+    error: BackendError | None = None
+    model: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class Listwise:
+    """Ranks the whole list in one answer, or in overlapping windows if it is too long for one.
+
+    Args:
+        writer: Writes the prompts; its template is a chat, of one step or several.
+        options: How the list is ranked.
+        repairer: Writes the prompt of the second try (`options.repair`).
+
+    Raises:
+        ConfigError: the template is no chat, or `repair` is asked for without a repairer.
+    """
+
+    name = "listwise"
+    needs: frozenset[Capability] = frozenset({"generate"})
+
+    def __init__(
+        self, writer: PromptWriter, options: ListwiseOptions | None = None, *, repairer: PromptWriter | None = None
+    ) -> None:
+        self._writer = writer
+        self._options = options or ListwiseOptions()
+        self._repairer = repairer
+        if writer.template.kind != "chat":
+            raise ConfigError(
+                "the listwise strategy asks in a chat, and this template is a plain text",
+                field="prompt.template",
+                value=writer.template.name,
+                fix="use a listwise/... template",
+            )
+        if self._options.repair and repairer is None:
+            raise ConfigError("needs a template that asks again", field="strategy.repair", value=True, fix="give a repairer")
+
+    def flow(self, request: ResolvedRequest, budget: Budget) -> Flow:
+        """The template's steps once; then one prompt for the list, or one a window, each after the one before it."""
+        return self._flow(request, budget)
+
+    def _flow(
+        self, request: ResolvedRequest, budget: Budget
+    ) -> Generator[Sequence[Prompt], Sequence[Completion | BackendError], Ranking]:
+        order = list(request.candidates)
+        answers: dict[str, str] = {}
+        cuts: list[Cut] = []
+        for step in self._writer.template.steps[:-1]:
+            size = self._window_size(request, order, budget, answers, step=step.name)
+            written = self._writer.write(request, order[:size], budget, reserve=STEP_TOKENS, step=step.name, answers=answers)
+            (answer,) = yield [self._prompt(written, STEP_TOKENS, free=True)]
+            cuts.append(written.cut)
+            if isinstance(answer, BackendError):
+                return failed(order, answer, strategy=self.name, fingerprint=self._writer.fingerprint, cut=join_cuts(cuts))
+            answers[step.name] = answer.text or ""
+
+        size = self._window_size(request, order, budget, answers)
+        windows: list[_Window] = []
+        for start, end in _spans(len(order), size, self._options.step or max(1, size // 2)):
+            window = yield from self._ask(request, tuple(order[start:end]), budget, answers)
+            order[start:end] = window.items
+            windows.append(window)
+            if window.error is not None and not isinstance(window.error, BadRequestError):
+                break  # what stands in the way is not this prompt, so the next window would fail too
+        return self._ranking(order, windows, cuts)
+
+    def _ask(self, request: ResolvedRequest, shown: tuple[Item, ...], budget: Budget, answers: dict[str, str]) -> Asking:
+        """One window: asks, tries again in a smaller budget if the server finds the prompt too long, repairs if told to."""
+        reserve = self._reserve(len(shown))
+        written = self._writer.write(request, shown, budget, reserve=reserve, answers=answers)
+        (answer,) = yield [self._prompt(written, reserve)]
+        if isinstance(answer, ContextLengthError):
+            smaller = _shrink(budget, answer)
+            try:
+                written = self._writer.write(request, shown, smaller, reserve=reserve, answers=answers)
+            except BudgetError:
+                return _Window(shown, frozenset(written.item_ids), "error", cut=written.cut, error=answer)
+            (answer,) = yield [self._prompt(written, reserve)]
+        if isinstance(answer, BackendError):
+            return _Window(shown, frozenset(written.item_ids), "error", cut=written.cut, error=answer)
+
+        parsed, notes = self._parse(answer, written), answer.notes
+        repairs = parsed.repairs
+        if self._options.repair and parsed.status in ("partial", "fallback"):
+            second, note = yield from self._ask_again(request, shown, budget, _faults(answer, parsed, written), written)
+            notes += note
+            if second is not None and (better := self._parse(second, written)).ranked > parsed.ranked:
+                repairs = (f"the first answer ranked {parsed.ranked} of {len(shown)}; asked again", *better.repairs)
+                parsed, answer, notes = better, second, notes + second.notes
+        status: Status = "repaired" if repairs and parsed.status == "ok" else parsed.status
+        if status in ("partial", "fallback") and answer.finish_reason == "length":
+            notes += (f"the answer was cut off at {reserve} tokens; strategy.max_tokens allows more",)
+        return _Window(
+            items=tuple(shown[place] for place in parsed.order),
+            unranked=frozenset(shown[place].id for place in parsed.missing),
+            status=status,
+            repairs=repairs,
+            invented=parsed.invented,
+            cut=written.cut,
+            model=answer.model,
+            notes=notes,
+        )
+
+    def _ask_again(
+        self, request: ResolvedRequest, shown: tuple[Item, ...], budget: Budget, faults: dict[str, str], written: Written
+    ) -> Generator[Sequence[Prompt], Sequence[Completion | BackendError], tuple[Completion | None, tuple[str, ...]]]:
+        """The second try: its answer, or a note that says why there is none."""
+        if self._repairer is None:
+            return None, ()
+        reserve = self._reserve(len(shown))
+        try:
+            again = self._repairer.write(request, shown, budget, reserve=reserve, answers=faults, before=written.messages)
+        except BudgetError as error:
+            return None, (f"there was no room to ask again: {error}",)
+        (second,) = yield [self._prompt(again, reserve)]
+        if isinstance(second, BackendError):
+            return None, (f"the second try got no answer: {second}",)
+        return second, ()
+
+    def _parse(self, answer: Completion, written: Written) -> ParsedAnswer:
+        return parse_answer(
+            answer.text,
+            labels=written.labels,
+            titles=written.texts,
+            history_titles=written.history_texts,
+            expected=self._writer.options.answer,
+        )
+
+    def _prompt(self, written: Written, max_tokens: int, *, free: bool = False) -> Prompt:
+        return Prompt(
+            messages=written.messages,
+            labels=() if free else written.labels,
+            item_ids=() if free else written.item_ids,
+            answer="free" if free else self._writer.options.answer,
+            max_tokens=max_tokens,
+            temperature=self._options.temperature,
+            seed=self._options.seed,
+            fingerprint=written.fingerprint,
+        )
+
+    def _reserve(self, count: int) -> int:
+        return self._options.max_tokens or TOKENS_AROUND + TOKENS_PER_LABEL * count
+
+    def _window_size(
+        self, request: ResolvedRequest, order: list[Item], budget: Budget, answers: dict[str, str], step: str | None = None
+    ) -> int:
+        """The most candidates that one prompt can show: `window` if given, fewer if even so many do not fit.
+
+        Raises:
+            BudgetError: not even two candidates fit.
+        """
+        size = min(len(order), self._options.window or len(order))
+        # If the longest texts fit, every window of that size does.
+        longest = sorted(order, key=lambda item: -len(self._writer.item_text(item)))
+        while True:
+            reserve = STEP_TOKENS if step else self._reserve(size)
+            try:
+                self._writer.write(request, longest[:size], budget, reserve=reserve, step=step, answers=answers)
+            except BudgetError:
+                if size <= min(2, len(order)):
+                    raise
+                size = max(2, size * 3 // 4)
+            else:
+                return size
+
+    def _ranking(self, order: list[Item], windows: list[_Window], cuts: list[Cut]) -> Ranking:
+        # A candidate counts as ranked if any window that showed it got an answer that named it.
+        named = {item.id for window in windows for item in window.items if item.id not in window.unranked}
+        filled = tuple(item.id for item in order if item.id not in named)
+        errors = [window.error for window in windows if window.error is not None]
+        if len(errors) == len(windows):
+            status: Status = "error"
+        else:
+            status = worst(window.status if window.error is None else "partial" for window in windows)
+            if status == "fallback" and named:
+                status = "partial"
+            if status == "partial" and not filled and not errors:
+                status = "repaired"  # what one window missed, another ranked
+        return Ranking(
+            ranked(order, unranked=frozenset(filled)),
+            status=status,
+            repairs=tuple(dict.fromkeys(repair for window in windows for repair in window.repairs)),
+            filled=filled,
+            invented=tuple(dict.fromkeys(name for window in windows for name in window.invented)),
+            cut=join_cuts([*cuts, *(window.cut for window in windows)]),
+            error=errors[-1] if errors else None,
+            strategy=self.name,
+            model=next((window.model for window in windows if window.model), ""),
+            fingerprint=self._writer.fingerprint,
+            notes=tuple(dict.fromkeys(note for window in windows for note in window.notes)),
+        )
+
+
+def _spans(count: int, size: int, step: int) -> list[tuple[int, int]]:
+    """The windows from the end of a list to its beginning; the last one always starts at 0 and is full."""
+    spans = []
+    end = count
+    while end > size:
+        spans.append((end - size, end))
+        end -= step
+    return [*spans, (0, min(size, count))]
+
+
+def _faults(answer: Completion, parsed: ParsedAnswer, written: Written) -> dict[str, str]:
+    """What the template of the second try is told of the first answer."""
+    return {
+        "previous": answer.text or "",
+        "missing": ", ".join(written.labels[place] for place in parsed.missing) if parsed.ranked else "",
+        "invented": ", ".join(parsed.invented),
+        "problem": "; ".join(parsed.repairs),
+    }
+
+
+def _shrink(budget: Budget, error: ContextLengthError) -> Budget:
+    """A budget for a server that found a prompt too long: its own window, or nine tenths of what was thought to fit."""
+    known = error.window is not None and error.window < budget.window
+    return replace(budget, window=error.window if known and error.window else budget.window * 9 // 10, assumed=False)

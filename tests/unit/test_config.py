@@ -1,0 +1,154 @@
+"""Configuration: YAML or a dict in, a Ranker out; each mistake gives one error that names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmrank import Catalog, Item, Ranker
+from llmrank.config import CAPABILITIES, build_backend, load_config
+from llmrank.errors import CapabilityError, CatalogError, ConfigError, InputError, LLMRankError, SetupError
+
+CATALOG = Catalog([Item("1", "One", {"year": 2001}), Item("2", "Two")])
+URL = "http://127.0.0.1:9/v1"
+OPENAI = {"kind": "openai", "model": "m", "base_url": URL}
+
+# Every key of the fixed configuration, with its documented value.
+WHOLE = """
+backend:   {kind: openai, model: gpt-4.1-mini, base_url: null, api_key_env: SOME_API_KEY, max_concurrency: 64}
+prompt:    {template: listwise/recency, history: 20, fields: [title]}
+strategy:  {kind: listwise}
+prefilter: null
+fusion:    {llm: 1.0}
+limits:    {max_attempts: 6, deadline_s: 60}
+cache:     {path: null}
+"""
+
+
+def test_the_documented_configuration_builds_a_ranker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A YAML file with every documented key builds; its values arrive."""
+    monkeypatch.setenv("SOME_API_KEY", "sk-test")
+    path = tmp_path / "ranker.yaml"
+    path.write_text(WHOLE, encoding="utf-8")
+    with Ranker.from_config(path, catalog=CATALOG) as ranker:
+        assert ranker.backend.kind == "openai"
+        assert ranker.backend.model == "gpt-4.1-mini"
+        assert ranker.max_concurrency == 64
+        assert ranker.strategy.name == "listwise"
+        assert ranker.catalog is CATALOG
+
+
+def test_the_least_configuration_is_a_backend() -> None:
+    """All sections but `backend` have defaults; null is the same as leaving a section out."""
+    with Ranker.from_config({"backend": OPENAI, "prompt": None, "strategy": None, "cache": None}) as ranker:
+        assert ranker.strategy.name == "listwise"
+        assert ranker.prefilter is None
+        assert ranker.fusion is None
+
+
+def test_a_catalogue_may_be_named(tmp_path: Path) -> None:
+    """`catalog: {path: ...}` loads the item file; one given in code comes first."""
+    (tmp_path / "items.jsonl").write_text('{"id": "7", "title": "Seven"}\n', encoding="utf-8")
+    config = {"backend": OPENAI, "catalog": {"path": str(tmp_path / "items.jsonl")}}
+    with Ranker.from_config(config) as ranker:
+        assert ranker.catalog is not None
+        assert "7" in ranker.catalog
+    with Ranker.from_config(config, catalog=CATALOG) as ranker:
+        assert ranker.catalog is CATALOG
+    with pytest.raises(CatalogError):
+        Ranker.from_config({"backend": OPENAI}, catalog=tmp_path / "missing.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"backnd": OPENAI}, "backnd: unknown key; did you mean 'backend'"),
+        ({"backend": {**OPENAI, "modle": "m"}}, r"backend\.modle: unknown key; did you mean 'model'"),
+        ({"backend": {**OPENAI, "max_concurency": 3}}, r"did you mean 'max_concurrency'"),
+        ({"backend": {**OPENAI, "max_concurrency": "many"}}, r"backend\.max_concurrency: .*'many'"),
+        ({"backend": {**OPENAI, "max_concurrency": 0}}, r"backend\.max_concurrency"),
+        ({"backend": {"kind": "opnai", "model": "m"}}, r"backend\.kind: unknown kind .*did you mean 'openai'"),
+        ({"backend": {"model": "m"}}, r"backend\.kind: is missing; use one of: openai"),
+        ({"backend": {"kind": "openai"}}, r"backend\.model: is missing"),
+        ({"backend": "openai"}, "backend: must be a mapping"),
+        ({}, "backend: is missing"),
+        ({"backend": OPENAI, "prompt": {"templat": "x"}}, r"prompt\.templat: unknown key; did you mean 'template'"),
+        ({"backend": OPENAI, "prompt": {"template": "listwise/recncy"}}, "did you mean 'listwise/recency'"),
+        ({"backend": OPENAI, "prompt": {"fields": ["title", "yaer"]}}, r"prompt\.fields: no item .*'yaer'.*'year'"),
+        ({"backend": OPENAI, "strategy": {"kind": "listwise", "windw": 4}}, "did you mean 'window'"),
+        ({"backend": OPENAI, "strategy": {"kind": "listwise", "window": 1}}, r"strategy\.window"),
+        ({"backend": OPENAI, "strategy": {"kind": "listwize"}}, "did you mean 'listwise'"),
+        ({"backend": OPENAI, "limits": {"max_attempt": 1}}, "did you mean 'max_attempts'"),
+        ({"backend": OPENAI, "limits": {"max_attempts": 0}}, r"limits\.max_attempts"),
+        ({"backend": OPENAI, "limits": {"on_error": "ignore"}}, r"limits\.on_error"),
+        ({"backend": OPENAI, "cache": {"pth": "x"}}, "did you mean 'path'"),
+        ({"backend": OPENAI, "cache": {"path": "/dev/null/x.sqlite"}}, r"cache\.path"),
+        ({"backend": {"kind": "replay", "path": "r.jsonl", "record": OPENAI}, "cache": {"path": "a.sqlite"}}, r"cache\.path"),
+        ({"backend": OPENAI, "fusion": {"lm": 1.0}}, "did you mean 'llm'"),
+        ({"backend": OPENAI, "fusion": {"prefilter": 1.0}}, r"fusion\.prefilter"),
+        ({"backend": OPENAI, "prefilter": {"kep": 5}}, "did you mean 'keep'"),
+        ({"backend": OPENAI, "prefilter": {"embedder": {"kind": "wordlama"}}}, "did you mean 'wordllama'"),
+    ],
+)
+def test_a_mistake_is_named_with_its_remedy(config: dict[str, Any], said: str) -> None:
+    """Unknown keys name the nearest, wrong values name the field; always one line, before anything is asked."""
+    with pytest.raises(InputError, match=said) as raised:
+        Ranker.from_config(config, catalog=CATALOG)
+    assert "\n" not in str(raised.value)
+
+
+def test_files_that_are_no_configuration_are_refused(tmp_path: Path) -> None:
+    """A missing file, broken YAML and YAML that is no mapping are told apart."""
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path / "missing.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("backend: {kind: [", encoding="utf-8")
+    with pytest.raises(ConfigError, match="not YAML"):
+        load_config(broken)
+    broken.write_text("- just\n- a list\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="mapping"):
+        load_config(broken)
+
+
+def test_a_strategy_that_the_backend_cannot_serve_is_refused() -> None:
+    """Scoring needs a backend that scores; the message names those that do."""
+    with pytest.raises(CapabilityError, match="vllm, vllm-inprocess, local"):
+        Ranker.from_config({"backend": OPENAI, "strategy": {"kind": "likelihood"}})
+
+
+def test_a_missing_key_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a key one line says which environment variable to set."""
+    monkeypatch.delenv("SOME_API_KEY", raising=False)
+    with pytest.raises(SetupError, match="SOME_API_KEY"):
+        Ranker.from_config({"backend": {"kind": "openai", "model": "m", "api_key_env": "SOME_API_KEY"}})
+
+
+@pytest.mark.parametrize(
+    "section",
+    [OPENAI, {"kind": "vllm", "base_url": URL, "model": "m"}, {"kind": "vllm-inprocess", "model": "m"}, {"kind": "local"}],
+    ids=lambda section: section["kind"],
+)
+def test_the_table_of_capabilities_is_true(section: dict[str, Any]) -> None:
+    """What the error message says of other backends is what they say of themselves."""
+    try:
+        backend = build_backend(section)
+    except SetupError as error:
+        pytest.skip(f"not on this machine: {error}")
+    assert backend.capabilities == CAPABILITIES[section["kind"]]
+
+
+def test_the_same_ranker_by_another_backend_is_one_block(tmp_path: Path) -> None:
+    """Only the block `backend` changes when a ranker moves from an API to a vLLM server or to a recording."""
+    rest = {"prompt": {"template": "listwise/recency"}, "strategy": {"kind": "listwise", "window": 10}}
+    recording = {"kind": "replay", "path": str(tmp_path / "answers.jsonl"), "record": OPENAI}
+    for block, kind in ((OPENAI, "openai"), ({"kind": "vllm", "base_url": URL, "model": "m"}, "vllm"), (recording, "openai")):
+        with Ranker.from_config({"backend": block, **rest}) as ranker:
+            assert ranker.backend.kind == kind
+
+
+def test_every_error_is_of_the_tree() -> None:
+    """One `except LLMRankError` catches whatever a configuration can do wrong."""
+    assert issubclass(ConfigError, LLMRankError)
+    assert ConfigError.exit_status == 2
