@@ -1,0 +1,61 @@
+"""The command line: arguments go in, text and an exit status come out (0; 1: done with failures; 2: bad input)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, NoReturn
+
+import typer
+
+from llmrank import __version__
+from llmrank.cli.data import data_app
+from llmrank.cli.demo import demo
+from llmrank.cli.prompts import prompts_app
+from llmrank.cli.rank import rank
+from llmrank.errors import LLMRankError
+
+# What is wrong with the arguments. typer exports one of its subclasses only, and brings click under a name of its own.
+USAGE_ERROR: Any = typer.BadParameter.__base__
+
+app = typer.Typer(
+    name="llmrank",
+    help="Prompt-driven ranking: a history or a sentence and a candidate set go in, an order comes out.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command()(demo)
+app.command()(rank)
+app.add_typer(prompts_app, name="prompts")
+app.add_typer(data_app, name="data")
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Runs the command line. What is wrong with the input becomes one line on stderr and status 2, never a traceback."""
+    try:
+        status = app(standalone_mode=False)
+    except LLMRankError as error:
+        _leave(str(error), error.exit_status)
+    except USAGE_ERROR as error:
+        _leave(error.format_message(), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        _leave("interrupted", 130)
+    except BrokenPipeError:
+        # The reader (head, less) has gone, which is its right. Python would complain once more when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _leave(message: str, status: int) -> NoReturn:
+    typer.echo(f"llmrank: {' '.join(message.split())}", err=True)
+    sys.exit(status)

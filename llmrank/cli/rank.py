@@ -1,0 +1,178 @@
+"""`llmrank rank`: a configuration, an item file and a request (or a file of them) go in; rankings come out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+
+from llmrank.errors import RequestError
+from llmrank.evaluation.cases import read_requests
+from llmrank.progress import progress
+from llmrank.ranker import Ranker
+from llmrank.types import Ranking
+
+
+def rank(
+    config: Annotated[Path, typer.Option("--config", "-c", help="The ranker's YAML file.")],
+    items: Annotated[Path | None, typer.Option("--items", help="Item file: JSONL, CSV or Parquet with id and title.")] = None,
+    history: Annotated[str, typer.Option("--history", help="Item ids, oldest first, with commas between.")] = "",
+    candidates: Annotated[
+        str | None, typer.Option("--candidates", help="Item ids with commas between; left out: the whole catalogue.")
+    ] = None,
+    query: Annotated[str | None, typer.Option("--query", "-q", help="What the user says they want.")] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", "-k", min=1, help="How many items to show.")] = None,
+    cases: Annotated[
+        Path | None, typer.Option("--cases", help="JSONL of requests (user_id, history, candidates, query) to rank one by one.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where the rankings of --cases go (JSONL); else stdout.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+    show_prompt: Annotated[bool, typer.Option("--show-prompt", help="Print what the model read and answered.")] = False,
+) -> None:
+    """Rank candidates for one user, or for every line of a file."""
+    single = {"--history": history, "--candidates": candidates, "--query": query}
+    if cases is not None:
+        given = [name for name, value in single.items() if value]
+        if given:
+            raise RequestError("cannot be joined with --cases", field=given[0], fix="give one request, or a file of them")
+    elif out is not None:
+        raise RequestError("goes with --cases", field="--out", value=str(out), fix="or send the output to a file yourself")
+    with Ranker.from_config(config, catalog=items) as ranker:
+        if ranker.catalog is None:
+            raise RequestError("are needed to look ids up", field="--items", fix="name an item file here or under `catalog`")
+        if cases is not None:
+            raise typer.Exit(_rank_file(ranker, cases, out, top_k))
+        if candidates is None:
+            _prepare(ranker)
+        ranking = ranker.rank(_ids(history), None if candidates is None else _ids(candidates), query, top_k)
+    if as_json:
+        typer.echo(json.dumps(as_dict(ranking), ensure_ascii=False))
+    else:
+        _print(ranking, show_prompt)
+    raise typer.Exit(1 if ranking.status == "error" else 0)
+
+
+def as_dict(ranking: Ranking) -> dict[str, Any]:
+    """A Ranking as JSON values, without the prompts: what a program that reads our output needs."""
+    return {
+        "user_id": ranking.user_id,
+        "status": ranking.status,
+        "items": [
+            {"rank": each.rank, "id": each.id, "score": each.score, "ranked_by": each.ranked_by} for each in ranking.items
+        ],
+        "repairs": list(ranking.repairs),
+        "filled": list(ranking.filled),
+        "invented": list(ranking.invented),
+        "cut": {
+            "history": ranking.cut.history,
+            "item_texts": list(ranking.cut.item_texts),
+            "seen": list(ranking.cut.seen),
+            "prefiltered": ranking.cut.prefiltered,
+        },
+        "notes": list(ranking.notes),
+        "error": None if ranking.error is None else f"{type(ranking.error).__name__}: {ranking.error}",
+        "strategy": ranking.strategy,
+        "model": ranking.model,
+        "fingerprint": ranking.fingerprint,
+        "usage": {
+            "prompt_tokens": ranking.usage.prompt_tokens,
+            "completion_tokens": ranking.usage.completion_tokens,
+            "cached_tokens": ranking.usage.cached_tokens,
+            "calls": ranking.usage.calls,
+            "cache_hits": ranking.usage.cache_hits,
+            "retries": ranking.usage.retries,
+            "seconds": round(ranking.usage.seconds, 6),
+        },
+    }
+
+
+def _ids(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _rank_file(ranker: Ranker, cases: Path, out: Path | None, top_k: int | None) -> int:
+    # A first pass, so that a bad line is found before anything is paid for.
+    whole = [request.candidates is None for request in read_requests(cases)]
+    if any(whole):
+        _prepare(ranker)
+    rankings = ranker.rank_many(read_requests(cases, top_k=top_k))
+    if out is None:
+        return _write(rankings, len(whole), sys.stdout)
+    # Written beside and renamed at the end: a run that is broken off leaves no half file under the name asked for.
+    part = out.with_name(out.name + ".part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            status = _write(rankings, len(whole), file)
+        part.replace(out)
+    except OSError as error:
+        raise RequestError(
+            f"cannot be written ({error.strerror})", field="--out", value=str(out), fix="check the path"
+        ) from error
+    return status
+
+
+def _prepare(ranker: Ranker) -> None:
+    """Embeds the catalogue with a progress bar, rather than silently inside the first request for all of it."""
+    if ranker.prefilter is not None:
+        with progress("embedding the catalogue", "items") as report:
+            ranker.prefilter.prepare(report)
+
+
+def _write(rankings: Iterator[Ranking], total: int, file: IO[str]) -> int:
+    statuses: Counter[str] = Counter()
+    with progress("ranking", "items") as report:
+        for ranking in rankings:
+            file.write(json.dumps(as_dict(ranking), ensure_ascii=False) + "\n")
+            statuses[ranking.status] += 1
+            report(statuses.total(), total)
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
+    typer.echo(f"{statuses.total()} ranked: {counts or 'none'}", err=True)
+    return 1 if statuses["error"] else 0
+
+
+def _print(ranking: Ranking, show_prompt: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if show_prompt:
+        for number, exchange in enumerate(ranking.trace, start=1):
+            console.rule(f"prompt {number}")
+            shown = [f"[{each.role}]\n{each.content}\n" for each in exchange.prompt.messages] or [exchange.prompt.prefix]
+            answer = exchange.answer
+            shown.append(f"[answer]\n{answer if isinstance(answer, Exception) else answer.text or answer.scores}")
+            console.print(Text("\n".join(shown)))  # Text: item titles are not markup
+        console.rule()
+    table = Table("rank", "id", "title", "score", box=None, header_style="bold")
+    for each in ranking.items:
+        mark = "" if each.ranked_by == "model" else " *"
+        table.add_row(f"{each.rank}{mark}", Text(each.id), Text(each.title), "" if each.score is None else f"{each.score:.3f}")
+    console.print(table)
+    usage = ranking.usage
+    lines = [
+        f"status {ranking.status}; {ranking.strategy} with {ranking.model}; prompt {ranking.fingerprint}",
+        f"{usage.calls} calls, {usage.cache_hits} cached; "
+        f"{usage.prompt_tokens} prompt + {usage.completion_tokens} answer tokens; {usage.seconds:.1f} s",
+        *(f"repaired: {repair}" for repair in ranking.repairs),
+        *(f"note: {note}" for note in ranking.notes),
+    ]
+    if ranking.cut.history:
+        lines.append(f"cut: the {ranking.cut.history} oldest events, for which the model's window is too small")
+    if ranking.cut.item_texts:
+        lines.append(f"cut: the texts of {len(ranking.cut.item_texts)} items were shortened")
+    if ranking.cut.seen or ranking.cut.prefiltered:
+        lines.append(f"left out: {len(ranking.cut.seen)} seen, {ranking.cut.prefiltered} by the prefilter")
+    if ranking.filled:
+        lines.append(f"* not ranked by the model, in prefilter order: {', '.join(ranking.filled[:10])}")
+    if ranking.error is not None:
+        lines.append(f"error: {ranking.error}")
+    for line in lines:
+        console.print(Text(line))

@@ -1,0 +1,22 @@
+"""Fixtures of all tests."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from llmrank.assets import weights_path
+from llmrank.backends.local import LocalOptions
+
+
+@pytest.fixture(scope="session")
+def weights() -> Path:
+    """The embedded model's weights; without them (or without the engine) the test is skipped."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        pytest.skip("xllamacpp is not installed: pip install 'llmrank[local]'")
+    path = weights_path(LocalOptions().model)
+    if not path.exists():
+        pytest.skip(f"no weights at {path}: `make test` fetches them")
+    return path
