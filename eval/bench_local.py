@@ -71,14 +71,13 @@ def main() -> None:
     for llama in (one, *several.values()):
         llama.close()
 
-    print(
-        f"{len(cases)} users, {statistics.fmean(p for p, _ in tokens):.0f} + {statistics.fmean(t for _, t in tokens):.0f} tokens"
-    )
-    print(f"{'way':<22}{'s/user':>8}{'CPU s/user':>12}{'speed-up':>10}{'largest difference, nats a token':>34}")
+    before, scored = (statistics.fmean(counts) for counts in zip(*tokens, strict=True))
+    print(f"{len(cases)} users, {before:.0f} tokens of history and {scored:.0f} of candidates each")
+    print(f"{'way':<22}{'s/user':>8}{'CPU s/user':>12}{'speed-up':>10}  largest difference, nats a token")
     base = statistics.fmean(wall["sequential, grammar"])
     for name in ways:
         mean = statistics.fmean(wall[name])
-        print(f"{name:<22}{mean:>8.2f}{statistics.fmean(cpu[name]):>12.2f}{base / mean:>10.2f}{apart[name]:>34.5f}")
+        print(f"{name:<22}{mean:>8.2f}{statistics.fmean(cpu[name]):>12.2f}{base / mean:>10.2f}  {apart[name]:.5f}")
 
 
 def prompt(llama: Llama, catalog: Catalog, case: Case) -> tuple[Sequence[int], list[Sequence[int]]]:
