@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from llmrank.answer import ParsedAnswer, parse_answer
 from llmrank.budget import Budget
@@ -18,12 +18,15 @@ from llmrank.strategies.outcome import failed, join_cuts, ranked, worst
 from llmrank.types import Capability, Completion, Cut, Item, Prompt, Ranking, ResolvedRequest, Status
 from llmrank.writer import PromptWriter, Written
 
-Asking: TypeAlias = Generator[Sequence[Prompt], Sequence[Completion | BackendError], "_Window"]
+T = TypeVar("T")
+Flowing: TypeAlias = Generator[Sequence[Prompt], Sequence[Completion | BackendError], T]
+"""A part of a flow that ends with a T."""
 
 # A model that answers in a form of its own writes a title behind each label; 16 tokens hold one. It is a cap, not a cost.
 TOKENS_PER_LABEL = 16
 TOKENS_AROUND = 64
 STEP_TOKENS = 512
+SHRINKS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,14 @@ class _Window:
     notes: tuple[str, ...] = ()
 
 
+class _TooLong(Exception):  # noqa: N818  # not an error of ours: it ends an attempt, and the next one is smaller
+    """The server found a prompt too long."""
+
+    def __init__(self, error: ContextLengthError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Listwise:
     """Ranks the whole list in one answer, or in overlapping windows if it is too long for one.
 
@@ -113,9 +124,18 @@ class Listwise:
         """The template's steps once; then one prompt for the list, or one a window, each after the one before it."""
         return self._flow(request, budget)
 
-    def _flow(
-        self, request: ResolvedRequest, budget: Budget
-    ) -> Generator[Sequence[Prompt], Sequence[Completion | BackendError], Ranking]:
+    def _flow(self, request: ResolvedRequest, budget: Budget) -> Flowing[Ranking]:
+        """Tries again with a smaller budget when the server finds a prompt too long: it knows its window better."""
+        for shrinks_left in reversed(range(1 + SHRINKS)):
+            try:
+                return (yield from self._attempt(request, budget))
+            except _TooLong as too_long:
+                if not shrinks_left:
+                    return failed(request.candidates, too_long.error, strategy=self.name, fingerprint=self._writer.fingerprint)
+                budget = _shrink(budget, too_long.error)
+        raise AssertionError("the last turn of the loop returns")
+
+    def _attempt(self, request: ResolvedRequest, budget: Budget) -> Flowing[Ranking]:
         order = list(request.candidates)
         answers: dict[str, str] = {}
         cuts: list[Cut] = []
@@ -124,32 +144,31 @@ class Listwise:
             written = self._writer.write(request, order[:size], budget, reserve=STEP_TOKENS, step=step.name, answers=answers)
             (answer,) = yield [self._prompt(written, STEP_TOKENS, free=True)]
             cuts.append(written.cut)
+            if isinstance(answer, ContextLengthError):
+                raise _TooLong(answer)
             if isinstance(answer, BackendError):
                 return failed(order, answer, strategy=self.name, fingerprint=self._writer.fingerprint, cut=join_cuts(cuts))
             answers[step.name] = answer.text or ""
 
-        size = self._window_size(request, order, budget, answers)
         windows: list[_Window] = []
+        whole = self._whole(request, order, budget, answers)
+        size = len(order) if whole is not None else self._window_size(request, order, budget, answers)
         for start, end in _spans(len(order), size, self._options.step or max(1, size // 2)):
-            window = yield from self._ask(request, tuple(order[start:end]), budget, answers)
+            shown = tuple(order[start:end])
+            written = whole or self._writer.write(request, shown, budget, reserve=self._reserve(len(shown)), answers=answers)
+            window = yield from self._ask(request, shown, written, budget)
             order[start:end] = window.items
             windows.append(window)
             if window.error is not None and not isinstance(window.error, BadRequestError):
                 break  # what stands in the way is not this prompt, so the next window would fail too
         return self._ranking(order, windows, cuts)
 
-    def _ask(self, request: ResolvedRequest, shown: tuple[Item, ...], budget: Budget, answers: dict[str, str]) -> Asking:
-        """One window: asks, tries again in a smaller budget if the server finds the prompt too long, repairs if told to."""
+    def _ask(self, request: ResolvedRequest, shown: tuple[Item, ...], written: Written, budget: Budget) -> Flowing[_Window]:
+        """One window: asks, and asks again if the answer is incomplete and `repair` is set."""
         reserve = self._reserve(len(shown))
-        written = self._writer.write(request, shown, budget, reserve=reserve, answers=answers)
         (answer,) = yield [self._prompt(written, reserve)]
         if isinstance(answer, ContextLengthError):
-            smaller = _shrink(budget, answer)
-            try:
-                written = self._writer.write(request, shown, smaller, reserve=reserve, answers=answers)
-            except BudgetError:
-                return _Window(shown, frozenset(written.item_ids), "error", cut=written.cut, error=answer)
-            (answer,) = yield [self._prompt(written, reserve)]
+            raise _TooLong(answer)
         if isinstance(answer, BackendError):
             return _Window(shown, frozenset(written.item_ids), "error", cut=written.cut, error=answer)
 
@@ -177,7 +196,7 @@ class Listwise:
 
     def _ask_again(
         self, request: ResolvedRequest, shown: tuple[Item, ...], budget: Budget, faults: dict[str, str], written: Written
-    ) -> Generator[Sequence[Prompt], Sequence[Completion | BackendError], tuple[Completion | None, tuple[str, ...]]]:
+    ) -> Flowing[tuple[Completion | None, tuple[str, ...]]]:
         """The second try: its answer, or a note that says why there is none."""
         if self._repairer is None:
             return None, ()
@@ -214,6 +233,15 @@ class Listwise:
 
     def _reserve(self, count: int) -> int:
         return self._options.max_tokens or TOKENS_AROUND + TOKENS_PER_LABEL * count
+
+    def _whole(self, request: ResolvedRequest, order: list[Item], budget: Budget, answers: dict[str, str]) -> Written | None:
+        """The prompt that shows the whole list; None if it may not or does not fit."""
+        if len(order) > (self._options.window or len(order)):
+            return None
+        try:
+            return self._writer.write(request, order, budget, reserve=self._reserve(len(order)), answers=answers)
+        except BudgetError:
+            return None
 
     def _window_size(
         self, request: ResolvedRequest, order: list[Item], budget: Budget, answers: dict[str, str], step: str | None = None
@@ -286,6 +314,6 @@ def _faults(answer: Completion, parsed: ParsedAnswer, written: Written) -> dict[
 
 
 def _shrink(budget: Budget, error: ContextLengthError) -> Budget:
-    """A budget for a server that found a prompt too long: its own window, or nine tenths of what was thought to fit."""
-    known = error.window is not None and error.window < budget.window
-    return replace(budget, window=error.window if known and error.window else budget.window * 9 // 10, assumed=False)
+    """A budget for a server that found a prompt too long: its own window if it named a smaller one, else three quarters."""
+    smaller = error.window if error.window is not None and error.window < budget.window else budget.window * 3 // 4
+    return replace(budget, window=smaller, assumed=False)

@@ -210,6 +210,25 @@ def test_a_prompt_too_long_for_the_server_is_cut_and_asked_again() -> None:
     assert ranking.status == "ok"
 
 
+def test_a_server_with_a_smaller_window_than_thought_gets_sliding_windows() -> None:
+    """When the server's own window holds only a part of the list, the list is ranked in windows that fit."""
+
+    def answer(prompt: Prompt) -> str | BackendError:
+        size = sum(len(message.content) for message in prompt.messages)
+        return ContextLengthError("too long", window=1000) if size > 1800 else reverse(prompt)
+
+    ranking, prompts = run(listwise(), request(100), answer)
+    assert len(prompts) > 3
+    assert (ranking.status, ranking.items[0].id) == ("ok", "c99")
+    assert len(ranking.items) == 100
+
+
+def test_a_server_that_finds_everything_too_long_is_given_up_on() -> None:
+    """A server that refuses each smaller prompt, and names no window, ends as an error after a few attempts."""
+    ranking, prompts = run(listwise(), request(3), lambda prompt: ContextLengthError("too long"))
+    assert (ranking.status, len(prompts)) == ("error", 5)
+
+
 def test_an_answer_cut_off_says_how_to_allow_more() -> None:
     """An answer that stopped at its token limit is told apart from one that left candidates out by itself."""
     ranking, _ = run(listwise(max_tokens=5), request(4), lambda prompt: Completion("[B] > [", "length"))
