@@ -167,6 +167,9 @@ def _walk(document: Document, end: int) -> Iterator[Block]:
 
 def _entries(container: Container, end: int) -> tuple[Entry, ...]:
     if container.keys is not None:
+        if not {key.casefold().strip() for key in container.keys}.isdisjoint((*_LABEL_KEYS, *_TITLE_KEYS)):
+            entry = _record(container, end)  # {"label": "B", "title": "Alien"} is one place, not two
+            return (entry,) if entry is not None else ()
         # An object of single values: {"1": "B"} (rank to label), {"B": 1} (label to rank), {"B": "Alien"} (label to title).
         pairs = [(key, value) for key, value in zip(container.keys, container.values, strict=True) if isinstance(value, Scalar)]
         if len(pairs) < len(container.values) or any(key.casefold() in FAVOURED_KEYS for key, _ in pairs):

@@ -116,6 +116,9 @@ def parse_answer(
     if literal is not None and (expected != "label" or count == 1):
         return ParsedAnswer(literal, count, (), (), asked)
     answer = split_answer(text)
+    if asked > 1 and answer.visible.strip(" \t\n.*\"'") in labels:
+        # "H" may be the first letter of "Here is": where an order was asked for, a bare label alone is none.
+        return ParsedAnswer(tuple(range(count)), 0, ("a single label is no ranking",), (), asked)
     namer = Namer(labels, TitleIndex(titles, history_titles), single=expected == "label")
     notes = ["the start of an overlong answer was not read"] if answer.cut else []
     reading = _best(answer.visible, namer, expected, notes)
@@ -283,7 +286,7 @@ def _readings(text: str, namer: Namer) -> list[Reading]:
     blocks = chain(json_blocks(text), line_blocks(text, numeric=namer.numeric), inline_blocks(text, namer.spans))
     for block in blocks:
         reading = namer.read(block)
-        if reading is None:
+        if reading is None or _loses_a_label(reading, namer.labels):
             continue
         found.append(reading)
         around = block.start + len(text) - block.end
@@ -293,6 +296,15 @@ def _readings(text: str, namer: Namer) -> list[Reading]:
         if fills and not any(other.distinct > 1 for other in _readings(text[block.end :], namer)):
             break
     return found
+
+
+def _loses_a_label(reading: Reading, labels: Sequence[str]) -> bool:
+    """True for "C is best, followed by A and B": the sentence ranks C, and to rank only the others would turn it around."""
+    if reading.block.layout not in (Layout.COMMAS, Layout.ARROWS):
+        return False
+    named = {labels[mention.index] for mention in reading.mentions}
+    heads = {_shortened(name).partition(" ")[0].strip("[](){}\"'.,:;") for name in reading.invented}
+    return bool((heads & set(labels)) - named)
 
 
 def _choice(text: str, namer: Namer) -> Reading | None:

@@ -6,9 +6,14 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from llmrank.assets import weights_path
 from llmrank.backends.local import LocalOptions
+
+# Examples are not timed: on a busy machine one of them may wait for a second before it runs.
+settings.register_profile("llmrank", deadline=None)
+settings.load_profile("llmrank")
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ SHOWN_USERS = 3
 SHOWN_PLACES = 10
 HISTORY = 10
 CANDIDATES = 20
-DEFAULT_USERS = 16
+DEFAULT_USERS = 15
 """As many as take about a minute on two cores."""
 
 
@@ -172,9 +172,11 @@ def _mean(values: Sequence[float]) -> str:
 def _show_cost(console: Console, rankings: Sequence[Ranking], seconds: float, *, more: bool) -> None:
     """What it took, and what to make of so few users."""
     usage = sum((ranking.usage for ranking in rankings), Usage())
-    console.print(f"\n{seconds:.1f} s, {seconds / len(rankings):.2f} s a user; {usage.total_tokens:,} tokens computed", end="")
-    console.print(f"; {usage.cache_hits} of {len(rankings)} users answered from the cache" if usage.cache_hits else "")
-    console.print(f"model: {rankings[0].model} (embedded); prompt: likelihood/next-line {rankings[0].fingerprint}")
+    computed = len(rankings) - usage.cache_hits
+    pace = f", {seconds / computed:.1f} s a user" if computed else ""
+    known = f"; {usage.cache_hits} of {len(rankings)} users answered from the cache" if usage.cache_hits else ""
+    console.print(f"\n{seconds:.1f} s{pace}; {usage.total_tokens:,} tokens computed{known}")
+    console.print(f"model: {rankings[0].model}; prompt: likelihood/next-line {rankings[0].fingerprint}")
     if more:
         console.print(
             "With so few users the intervals are wide: twice the standard error to either side. For narrower ones run "

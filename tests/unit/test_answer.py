@@ -213,7 +213,8 @@ LETTERS = [
     ("[B] > [D] > [", "BD", "partial"),
     ("[B] > [", "B", "partial"),
     ("[B] >", "B", "partial"),
-    ("B", "B", "partial"),
+    ("C is best, followed by A, B and D.", "", "fallback"),
+    ("B", "", "fallback"),
     ("Answer: B", "B", "partial"),
     ("Aliens", "B", "partial"),
     # -- nothing to read

@@ -88,7 +88,7 @@ def test_bad_input_is_one_line_and_status_2(
     Path("bad.jsonl").write_text('{"id": "1", "title": "One", "user_id": "u", "history": [], "candidates": ["1"]}\n{oops\n')
     Path("typo.yaml").write_text("backend: {kindd: local}\n")
     Path("gone.yaml").write_text(
-        "backend: {kind: openai, model: m, base_url: 'http://127.0.0.1:9/v1', context_window: 8000}\nlimits: {max_attempts: 1}\n"
+        "backend: {kind: openai, model: m, base_url: 'http://127.0.0.1:9/v1', context_window: 800}\nlimits: {max_attempts: 1}\n"
     )
     Path("own").mkdir()
     Path("own/mine.jinja").write_text("{% block user %}{{ nonsense }}{% endblock %}")
