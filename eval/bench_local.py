@@ -1,8 +1,8 @@
 """A model and a data set go in (both fetched if need be); what scoring 20 titles costs, in two ways, comes out.
 
 Compares the sequential recipe (one slot, each continuation held by a grammar of token ids) with what `LocalBackend` does
-(the prefix's state copied to several slots, tokens forced, decoded side by side), on the same prompts, taking turns, so that a
-busy machine is busy for both. Prints seconds a user, CPU seconds a user and how far the values differ.
+(the prefix's state copied to several slots, tokens forced, decoded side by side), on the same prompts, one way after the
+other. Prints seconds a user, CPU seconds a user (the one to compare on a busy machine) and how far the values differ.
 
 Run: ``python eval/bench_local.py --users 4 --slots 4 8``
 """
@@ -14,7 +14,6 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TypeAlias
 
 from llmrank.assets import fetch_weights
@@ -23,7 +22,7 @@ from llmrank.catalog import Catalog
 from llmrank.evaluation import movielens
 from llmrank.evaluation.cases import Case, leave_last_out
 
-Way: TypeAlias = Callable[[Sequence[int], Sequence[Sequence[int]]], Sequence[float]]
+Way: TypeAlias = Callable[[Llama, Sequence[int], Sequence[Sequence[int]]], Sequence[float]]
 
 HISTORY = 10
 WINDOW = 1024
@@ -41,43 +40,34 @@ def main() -> None:
     data = movielens.load()
     cases = leave_last_out(data.interactions, item_ids=[item.id for item in data.catalog])[: arguments.users]
     weights = fetch_weights("smollm2-135m-instruct")
-    one = Llama(weights, n_ctx=WINDOW, n_threads=arguments.threads, slots=1)
-    several = {slots: Llama(weights, n_ctx=WINDOW, n_threads=arguments.threads, slots=slots) for slots in arguments.slots}
-    ways: dict[str, Way] = {
-        "sequential, grammar": partial(by_grammar, one),
-        "sequential, forced": partial(forced, one),
-    }
-    for slots, llama in several.items():
-        ways[f"{slots} slots, forced"] = lambda prefix, texts, llama=llama: (
-            llama.score(  # type: ignore[misc]  # early binding
-                prefix, texts, cancelled=threading.Event()
-            ).logprobs
-        )
-    wall: dict[str, list[float]] = {name: [] for name in ways}
-    cpu: dict[str, list[float]] = {name: [] for name in ways}
-    apart: dict[str, float] = dict.fromkeys(ways, 0.0)
-    tokens = []
-    for case in cases:
-        prefix, texts = prompt(one, data.catalog, case)
-        tokens.append((len(prefix), sum(map(len, texts))))
-        reference: Sequence[float] = ()
-        for name, way in ways.items():
+    ways: list[tuple[str, int, Way]] = [("sequential, grammar", 1, by_grammar), ("sequential, forced", 1, forced)]
+    ways += [(f"{slots} slots, forced", slots, forced) for slots in arguments.slots]
+    wall: dict[str, list[float]] = {name: [] for name, _, _ in ways}
+    cpu: dict[str, list[float]] = {name: [] for name, _, _ in ways}
+    apart: dict[str, float] = {name: 0.0 for name, _, _ in ways}
+    reference: dict[str, Sequence[float]] = {}
+    tokens = {}
+    for name, slots, way in ways:
+        # One engine at a time: several in one process get in each other's way.
+        llama = Llama(weights, n_ctx=WINDOW, n_threads=arguments.threads, slots=slots)
+        for case in cases:
+            prefix, texts = prompt(llama, data.catalog, case)
+            tokens[case.user_id] = (len(prefix), sum(map(len, texts)))
             start, start_cpu = time.perf_counter(), time.process_time()
-            values = way(prefix, texts)
+            values = way(llama, prefix, texts)
             wall[name].append(time.perf_counter() - start)
             cpu[name].append(time.process_time() - start_cpu)
-            reference = reference or values
-            apart[name] = max(apart[name], *(abs(a - b) / len(t) for a, b, t in zip(values, reference, texts, strict=True)))
-    for llama in (one, *several.values()):
+            expected = reference.setdefault(case.user_id, values)
+            apart[name] = max(apart[name], *(abs(a - b) / len(t) for a, b, t in zip(values, expected, texts, strict=True)))
         llama.close()
 
-    before, scored = (statistics.fmean(counts) for counts in zip(*tokens, strict=True))
+    before, scored = (statistics.fmean(counts) for counts in zip(*tokens.values(), strict=True))
     print(f"{len(cases)} users, {before:.0f} tokens of history and {scored:.0f} of candidates each")
-    print(f"{'way':<22}{'s/user':>8}{'CPU s/user':>12}{'speed-up':>10}  largest difference, nats a token")
-    base = statistics.fmean(wall["sequential, grammar"])
-    for name in ways:
-        mean = statistics.fmean(wall[name])
-        print(f"{name:<22}{mean:>8.2f}{statistics.fmean(cpu[name]):>12.2f}{base / mean:>10.2f}  {apart[name]:.5f}")
+    print(f"{'way':<22}{'s/user':>8}{'CPU s/user':>12}{'CPU ratio':>11}  largest difference, nats a token")
+    base = statistics.fmean(cpu["sequential, grammar"])
+    for name in wall:
+        mean = statistics.fmean(cpu[name])
+        print(f"{name:<22}{statistics.fmean(wall[name]):>8.2f}{mean:>12.2f}{base / mean:>11.2f}  {apart[name]:.5f}")
 
 
 def prompt(llama: Llama, catalog: Catalog, case: Case) -> tuple[Sequence[int], list[Sequence[int]]]:

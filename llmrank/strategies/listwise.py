@@ -25,7 +25,6 @@ Flowing: TypeAlias = Generator[Sequence[Prompt], Sequence[Completion | BackendEr
 # A model that answers in a form of its own writes a title behind each label; 16 tokens hold one. It is a cap, not a cost.
 TOKENS_PER_LABEL = 16
 TOKENS_AROUND = 64
-STEP_TOKENS = 512
 SHRINKS = 4
 
 
@@ -39,6 +38,7 @@ class ListwiseOptions:
         repair: True asks once more when the answer did not rank every candidate.
         max_tokens: The most tokens of an answer; None reckons by the number of candidates. Models that think before they
             answer need more.
+        step_tokens: The most tokens of the answer to each earlier step of a template that has several.
         temperature: 0 decodes greedily.
         seed: For backends that know seeds.
     """
@@ -47,11 +47,12 @@ class ListwiseOptions:
     step: int | None = None
     repair: bool = False
     max_tokens: int | None = None
+    step_tokens: int = 512
     temperature: float = 0.0
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("window", 2), ("step", 1), ("max_tokens", 1)):
+        for name, least in (("window", 2), ("step", 1), ("max_tokens", 1), ("step_tokens", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"must be at least {least}", field=f"strategy.{name}", value=value, fix="or leave it out")
@@ -141,8 +142,10 @@ class Listwise:
         cuts: list[Cut] = []
         for step in self._writer.template.steps[:-1]:
             size = self._window_size(request, order, budget, answers, step=step.name)
-            written = self._writer.write(request, order[:size], budget, reserve=STEP_TOKENS, step=step.name, answers=answers)
-            (answer,) = yield [self._prompt(written, STEP_TOKENS, free=True)]
+            written = self._writer.write(
+                request, order[:size], budget, reserve=self._options.step_tokens, step=step.name, answers=answers
+            )
+            (answer,) = yield [self._prompt(written, self._options.step_tokens, free=True)]
             cuts.append(written.cut)
             if isinstance(answer, ContextLengthError):
                 raise _TooLong(answer)
@@ -255,7 +258,7 @@ class Listwise:
         # If the longest texts fit, every window of that size does.
         longest = sorted(order, key=lambda item: -len(self._writer.item_text(item)))
         while True:
-            reserve = STEP_TOKENS if step else self._reserve(size)
+            reserve = self._options.step_tokens if step else self._reserve(size)
             try:
                 self._writer.write(request, longest[:size], budget, reserve=reserve, step=step, answers=answers)
             except BudgetError:
