@@ -58,8 +58,9 @@ BY_SDK_CLASS: Final[Mapping[str, type[BackendError]]] = {
     "WebSocketConnectionClosedError": UnreachableError,
     "WebSocketQueueFullError": UnreachableError,
     "StreamAlreadyConsumed": ServerError,
-    # Wrong uses of the SDK, which this package does not make.
+    # Wrong uses of the SDK, and extras of it, which this package does not make use of.
     "APIRemovedInV1": BackendError,
+    "MissingDependencyError": BackendError,
     "MutuallyExclusiveAuthError": BackendError,
     "_AmbiguousModuleClientUsageError": BackendError,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any, NoReturn
 
@@ -17,6 +16,9 @@ from llmrank.errors import LLMRankError
 
 # What is wrong with the arguments. typer exports one of its subclasses only, and brings click under a name of its own.
 USAGE_ERROR: Any = typer.BadParameter.__base__
+
+INTERRUPTED = 130
+"""What a shell expects of a program that Ctrl-C ended."""
 
 app = typer.Typer(
     name="llmrank",
@@ -47,12 +49,10 @@ def main() -> None:
         _leave(str(error), error.exit_status)
     except USAGE_ERROR as error:
         _leave(error.format_message(), 2)
-    except (KeyboardInterrupt, typer.Abort):
-        _leave("interrupted", 130)
-    except BrokenPipeError:
-        # The reader (head, less) has gone, which is its right. Python would complain once more when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except typer.Abort:
+        _leave("interrupted", INTERRUPTED)
+    if status == INTERRUPTED:  # typer has caught Ctrl-C by itself
+        _leave("interrupted", INTERRUPTED)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -12,6 +12,7 @@ from email.utils import format_datetime
 from typing import Any
 
 import openai
+import openai._extras._common
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,7 +77,7 @@ async def fails(url: str, **options: Any) -> BackendError:
 
 
 def sdk_classes(root: type[BaseException] = openai.OpenAIError) -> Iterator[type[BaseException]]:
-    """Every class of the SDK's error tree that is loaded."""
+    """Every class of the SDK's error tree that is loaded; `_extras`, which other tests load, is among them."""
     yield root
     for child in root.__subclasses__():
         if child.__module__.startswith("openai"):
