@@ -199,7 +199,7 @@ def make(cls: type[T], values: Mapping[str, Any], where: str, *, also: tuple[str
             "is missing" if missing else first["msg"],
             field=field,
             value=None if missing else first["input"],
-            fix="give it a value" if missing else "see the README for what it may be",
+            fix="give it a value" if missing else "docs/configuration.md says what it may be",
         ) from error
 
 

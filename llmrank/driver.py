@@ -30,13 +30,25 @@ async def run_flow(flow: Flow, backend: Backend, *, in_thread: bool = False) -> 
         step = await _step(flow, None, in_thread)
         while not isinstance(step, Ranking):
             prompts: Sequence[Prompt] = step
-            answers = await asyncio.gather(*(_ask(backend, prompt) for prompt in prompts))
+            answers = await _ask_all(backend, prompts)
             trace.extend(map(Exchange, prompts, answers))
             step = await _step(flow, answers, in_thread)
     finally:
         flow.close()
     usage = sum((each.answer.usage for each in trace if isinstance(each.answer, Completion)), Usage())
     return replace(step, usage=usage, trace=tuple(trace))
+
+
+async def _ask_all(backend: Backend, prompts: Sequence[Prompt]) -> list[Completion | BackendError]:
+    """All answers, in order. When one prompt meets what is no answer (a missing package, a bug), the others are cancelled."""
+    tasks = [asyncio.ensure_future(_ask(backend, prompt)) for prompt in prompts]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 async def _ask(backend: Backend, prompt: Prompt) -> Completion | BackendError:
@@ -55,4 +67,11 @@ async def _step(flow: Flow, answers: Sequence[Completion | BackendError] | None,
             ranking: Ranking = stop.value
             return ranking
 
-    return await asyncio.to_thread(advance) if in_thread else advance()
+    if not in_thread:
+        return advance()
+    stepping = asyncio.ensure_future(asyncio.to_thread(advance))
+    try:
+        return await asyncio.shield(stepping)
+    except asyncio.CancelledError:
+        await asyncio.wait([stepping])  # a generator cannot be closed while a thread is in it
+        raise

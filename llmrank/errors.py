@@ -12,6 +12,7 @@
     │   ├── BudgetError               a prompt that cannot be made to fit the model's window
     │   └── DatasetError              a data set file that is missing or malformed
     ├── SetupError                    a package, key or file that this machine lacks; the remedy is named
+    ├── ClosedError (RuntimeError)     a Ranker is used after it was closed
     ├── CapabilityError               a strategy asks what the backend cannot do
     └── BackendError                  a backend did not answer; `retryable` says if asking again may help
         ├── UnreachableError          no connection, or it broke                              (retryable)
@@ -99,6 +100,10 @@ class DatasetError(InputError):
 
 class SetupError(LLMRankError):
     """This machine lacks a package, a key or a file; the message names the remedy."""
+
+
+class ClosedError(LLMRankError, RuntimeError):
+    """A Ranker is used after it was closed."""
 
 
 class CapabilityError(LLMRankError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from llmrank.budget import Budget
 from llmrank.cache import AnswerCache
 from llmrank.catalog import Catalog
 from llmrank.driver import run_flow
-from llmrank.errors import BackendError, CapabilityError, ConfigError, LLMRankError, RequestError
+from llmrank.errors import BackendError, CapabilityError, ClosedError, ConfigError, LLMRankError, RequestError
 from llmrank.fusion import Fusion
 from llmrank.protocols import Backend, Strategy
 from llmrank.resolve import resolve
@@ -97,7 +97,7 @@ class Ranker:
 
     @classmethod
     def from_config(cls, config: str | Path | Mapping[str, Any], *, catalog: Catalog | str | Path | None = None) -> Ranker:
-        """Builds a Ranker from a YAML file or a dict of the same form (see the README for all keys).
+        """Builds a Ranker from a YAML file or a dict of the same form (docs/configuration.md has all keys).
 
         Args:
             config: A path, or the configuration itself.
@@ -147,40 +147,70 @@ class Ranker:
         return await self._rank_strictly(RankRequest(history, candidates, query, user_id, top_k))
 
     def rank_many(self, requests: Iterable[RankRequest]) -> Iterator[Ranking]:
-        """Ranks a stream of requests: one Ranking a request, in the order of the requests, as soon as each is ready.
+        """Ranks a stream of requests: one Ranking a request, in the order of the requests.
 
-        Requests are read as they are needed: at most twice `max_concurrency` are held at once. Whatever is wrong with one
-        request (also bad input) becomes a Ranking with status ``error`` and its `error`; the others go on. Closing the
+        Requests are read ahead of the Rankings, as many as keep the backend busy: at most twice `max_concurrency` are held at
+        once. Whatever is wrong with one request (also bad input) becomes a Ranking with status ``error`` and its `error`; the
+        others go on. If reading a request fails, the Rankings of those before it come first, then that exception. Closing the
         iterator, or Ctrl-C, cancels what is in flight.
         """
         pending: deque[Future[Ranking]] = deque()
+        source = iter(requests)
+        failure: Exception | None = None
         try:
-            for request in requests:
+            while failure is None:
+                try:
+                    request = next(source)
+                except StopIteration:
+                    break
+                except Exception as error:  # whatever it is, it is raised again behind what was paid for
+                    failure = error
+                    break
                 pending.append(self._portal.submit(self._rank_or_report, request))
-                if len(pending) >= 2 * self.max_concurrency:
+                while pending and (pending[0].done() or len(pending) >= 2 * self.max_concurrency):
                     yield wait(pending.popleft())
             while pending:
                 yield wait(pending.popleft())
         finally:
             for future in pending:
                 future.cancel()
+        if failure is not None:
+            raise failure
 
     async def arank_many(self, requests: Iterable[RankRequest] | AsyncIterable[RankRequest]) -> AsyncIterator[Ranking]:
-        """`rank_many`, for callers that have an event loop; the requests may come from an asynchronous iterable too."""
+        """`rank_many`, for callers that have an event loop.
+
+        The requests may come from an asynchronous iterable too; then a Ranking does not wait for the next request.
+        """
+        self._refuse_closed()
         pending: deque[asyncio.Task[Ranking]] = deque()
+        source = _each(requests)
+        reading: asyncio.Task[RankRequest] | None = asyncio.create_task(_next(source))
+        failure: Exception | None = None
         try:
-            async for request in _each(requests):
-                pending.append(asyncio.create_task(self._rank_or_report(request)))
-                if len(pending) >= 2 * self.max_concurrency:
-                    yield await pending[0]
+            while reading is not None or pending:
+                room = len(pending) < 2 * self.max_concurrency
+                awaited: set[asyncio.Task[Any]] = {*([reading] if reading is not None and room else ()), *list(pending)[:1]}
+                await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+                if reading is not None and reading.done() and room:
+                    try:
+                        pending.append(asyncio.create_task(self._rank_or_report(reading.result())))
+                        reading = asyncio.create_task(_next(source))
+                    except StopAsyncIteration:
+                        reading = None
+                    except Exception as error:  # whatever it is, it is raised again behind what was paid for
+                        reading, failure = None, error
+                while pending and pending[0].done():
+                    yield pending[0].result()
                     pending.popleft()
-            while pending:
-                yield await pending[0]
-                pending.popleft()
         finally:
-            for task in pending:
+            tasks = [*pending, *([reading] if reading is not None else [])]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await source.aclose()
+        if failure is not None:
+            raise failure
 
     def close(self) -> None:
         """Frees connections, threads and memory. May be called twice."""
@@ -206,14 +236,21 @@ class Ranker:
         await self.aclose()
 
     async def _rank_strictly(self, request: RankRequest) -> Ranking:
+        self._refuse_closed()
         ranking = await self._rank(resolve(request, self.catalog))
         return ranking.raise_for_status() if self.on_error == "raise" else ranking
+
+    def _refuse_closed(self) -> None:
+        if not self._finalizer.alive:
+            raise ClosedError("this Ranker has been closed; make a new one")
 
     async def _rank_or_report(self, request: RankRequest) -> Ranking:
         try:
             return await self._rank(resolve(request, self.catalog))
         except LLMRankError as error:
-            return Ranking((), status="error", error=error, strategy=self.strategy.name, user_id=request.user_id)
+            return Ranking(
+                (), status="error", error=error, strategy=self.strategy.name, user_id=getattr(request, "user_id", None)
+            )
 
     async def _rank(self, request: ResolvedRequest) -> Ranking:
         selection = None
@@ -291,7 +328,11 @@ def _scores_by_id(selection: Selection | None) -> dict[str, float]:
     return {item.id: score for item, score in zip(selection.candidates, selection.scores, strict=True)}
 
 
-async def _each(requests: Iterable[RankRequest] | AsyncIterable[RankRequest]) -> AsyncIterator[RankRequest]:
+async def _next(source: AsyncIterator[RankRequest]) -> RankRequest:
+    return await anext(source)
+
+
+async def _each(requests: Iterable[RankRequest] | AsyncIterable[RankRequest]) -> AsyncGenerator[RankRequest, None]:
     if isinstance(requests, AsyncIterable):
         async for request in requests:
             yield request

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from llmrank.catalog import Catalog
@@ -22,6 +22,10 @@ def resolve(request: RankRequest, catalog: Catalog | None) -> ResolvedRequest:
         RequestError: no candidates, a candidate twice, an entry of the wrong type, a `top_k` below 1.
         UnknownItemError: an id that the catalogue does not have.
     """
+    if not isinstance(request, RankRequest):
+        raise RequestError(
+            "not a RankRequest", field="request", value=request, fix="make one: RankRequest(history, candidates)"
+        )
     if request.top_k is not None and (
         isinstance(request.top_k, bool) or not isinstance(request.top_k, int) or request.top_k < 1
     ):
@@ -40,7 +44,7 @@ def resolve(request: RankRequest, catalog: Catalog | None) -> ResolvedRequest:
 
 
 def _events(history: Sequence[str | Item | Event], catalog: Catalog | None) -> Iterator[Event]:
-    _refuse_text(history, "history")
+    _refuse_no_list(history, "history")
     for place, entry in enumerate(history):
         field = f"history[{place}]"
         if isinstance(entry, Event):
@@ -58,7 +62,7 @@ def _candidates(candidates: Sequence[str | Item] | None, catalog: Catalog | None
         return catalog.items
     if catalog is not None and candidates is catalog.items:
         return catalog.items  # already checked, and perhaps a million
-    _refuse_text(candidates, "candidates")
+    _refuse_no_list(candidates, "candidates")
     found: dict[str, Item] = {}
     for place, entry in enumerate(candidates):
         item = _item(entry, catalog, f"candidates[{place}]")
@@ -89,10 +93,12 @@ def _item(entry: object, catalog: Catalog | None, field: str) -> Item:
     raise RequestError("not an id (a text) or an Item", field=field, value=entry, fix="ids are texts: write '603', not 603")
 
 
-def _refuse_text(value: object, field: str) -> None:
+def _refuse_no_list(value: object, field: str) -> None:
     # A text is a sequence of texts: "603" would silently be read as the ids 6, 0 and 3.
     if isinstance(value, str | bytes):
         raise RequestError("a single text instead of a list", field=field, value=value, fix="give a list of ids")
+    if not isinstance(value, Iterable):
+        raise RequestError("not a list", field=field, value=value, fix="give a list of ids or Items")
 
 
 def _finite(value: float | None, field: str) -> None:

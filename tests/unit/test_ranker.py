@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -14,22 +16,26 @@ import numpy as np
 import pytest
 
 from llmrank import Catalog, Item, Limits, Ranker, RankRequest
+from llmrank.budget import Budget, EstimateCounter
 from llmrank.errors import (
     AuthenticationError,
     BackendError,
     CapabilityError,
+    ClosedError,
     ConfigError,
     RateLimitError,
     RequestError,
+    SetupError,
     UnknownItemError,
     UnreachableError,
 )
 from llmrank.fusion import Fusion
+from llmrank.protocols import Flow, ModelInfo
 from llmrank.retrieval.prefilter import Prefilter, PrefilterOptions
 from llmrank.retrieval.vectors import Vectors
 from llmrank.strategies.likelihood import Likelihood
 from llmrank.strategies.listwise import Listwise
-from llmrank.types import Prompt
+from llmrank.types import Capability, Completion, Message, Prompt, ResolvedRequest
 from llmrank.writer import PromptOptions, PromptWriter
 from tests.unit.scripted import ScriptedBackend, shown
 
@@ -248,6 +254,146 @@ def test_closing_frees_the_backend_and_may_be_repeated() -> None:
     gc.collect()
     assert dropped.closed == 1
     assert not [thread for thread in threading.enumerate() if thread.name == "llmrank-loop"]
+
+
+async def test_a_live_source_gets_each_ranking_before_its_next_request() -> None:
+    """A source that sends a request only after the last Ranking came back does not wait for ever."""
+    answered = asyncio.Event()
+    answered.set()
+
+    async def source() -> AsyncIterator[RankRequest]:
+        for request in requests(5):
+            await answered.wait()
+            answered.clear()
+            yield request
+
+    users = []
+    async with make() as ranker, asyncio.timeout(10):
+        async for ranking in ranker.arank_many(source()):
+            users.append(ranking.user_id)
+            answered.set()
+    assert users == ["0", "1", "2", "3", "4"]
+
+
+def failing(count: int) -> Iterator[RankRequest]:
+    yield from requests(count)
+    raise OSError("the disk is gone")
+
+
+async def test_a_source_that_fails_loses_no_ranking() -> None:
+    """What was read before is ranked and handed over; then the source's own exception comes."""
+    rankings = []
+    with make() as ranker, pytest.raises(OSError, match="disk"):  # noqa: PT012  # the loop is what raises
+        for ranking in ranker.rank_many(failing(7)):
+            rankings.append(ranking)
+    assert [ranking.status for ranking in rankings] == ["ok"] * 7
+    async with make() as ranker:
+        rankings = []
+        with pytest.raises(OSError, match="disk"):  # noqa: PT012  # the loop is what raises
+            async for ranking in ranker.arank_many(failing(7)):
+                rankings.append(ranking)
+    assert [ranking.status for ranking in rankings] == ["ok"] * 7
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ["1", {"history": []}, RankRequest(None, ["1"]), RankRequest([], 5), RankRequest(3, ["1"])],  # type: ignore[arg-type]
+)
+def test_what_is_no_request_is_reported_in_its_place(broken: Any) -> None:
+    """A value that no type checker saw becomes a Ranking with its error; the stream goes on."""
+    with make() as ranker:
+        rankings = list(ranker.rank_many([broken, RankRequest([], ["1", "2"])]))
+    assert [ranking.status for ranking in rankings] == ["error", "ok"]
+    assert isinstance(rankings[0].error, RequestError)
+
+
+def test_a_closed_ranker_says_so() -> None:
+    """Using a Ranker after `close` is a clear error, not a new thread that nobody ends."""
+    ranker = make()
+    ranker.close()
+    with pytest.raises(ClosedError):
+        ranker.rank([], ["1", "2"])
+    with pytest.raises(ClosedError):
+        list(ranker.rank_many(requests(1)))
+    with pytest.raises(ClosedError):
+        asyncio.run(ranker.arank([], ["1", "2"]))
+
+
+async def test_closing_where_a_loop_runs_does_not_wait_for_that_loop() -> None:
+    """`with Ranker(...)` in a coroutine: what is to be closed may need the loop that `close` would block."""
+
+    class NeedsTheLoop(ScriptedBackend):
+        async def aclose(self) -> None:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop))
+            await super().aclose()
+            loop.call_soon_threadsafe(closed.set)
+
+    loop, closed = asyncio.get_running_loop(), asyncio.Event()
+    backend = NeedsTheLoop(backwards)
+    async with asyncio.timeout(10):
+        with make(backend) as ranker:
+            await ranker.arank([], ["1", "2"])
+            ranker.rank([], ["1", "2"])
+        await closed.wait()
+
+
+async def test_cancelling_while_a_thread_counts_is_a_cancellation() -> None:
+    """A counter that asks a server runs in a thread; a time limit around `arank` then still gives TimeoutError."""
+
+    class Slow(EstimateCounter):
+        remote = True
+
+        def count_messages(self, messages: Sequence[Message]) -> int:
+            time.sleep(0.3)
+            return super().count_messages(messages)
+
+    class Counting(ScriptedBackend):
+        async def info(self) -> ModelInfo:
+            return ModelInfo(600, Slow())
+
+    async with make(Counting(backwards)) as ranker:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await ranker.arank([str(number) for number in range(20)], ["21", "22"])
+
+
+async def test_what_is_no_answer_cancels_the_other_prompts() -> None:
+    """When one of a flow's prompts meets a missing package, its siblings are not paid for."""
+
+    class Twenty:
+        name = "twenty"
+        needs: frozenset[Capability] = frozenset({"generate"})
+
+        def flow(self, request: ResolvedRequest, budget: Budget) -> Flow:
+            yield [Prompt(sample=number) for number in range(20)]
+            raise AssertionError("never reached")
+
+    class Missing(ScriptedBackend):
+        async def generate(self, prompt: Prompt) -> Completion:
+            if prompt.sample == 0:
+                raise SetupError("a package is missing")
+            return await super().generate(prompt)
+
+    backend = Missing(backwards, delay=0.05)
+    async with Ranker(backend, Twenty(), catalog=CATALOG, max_concurrency=2) as ranker:
+        with pytest.raises(SetupError):
+            await ranker.arank([], ["1"])
+        asked = len(backend.prompts)
+        await asyncio.sleep(0.2)
+        assert len(backend.prompts) == asked < 5
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # that forking with threads is risky is the point
+def test_a_forked_child_starts_a_loop_of_its_own() -> None:
+    """A server that forks its workers after the first call: the child does not wait for a thread that stayed behind."""
+    with make() as ranker:
+        ranker.rank([], ["1", "2"])
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            os._exit(0 if ranker.rank([], ["1", "2"]).item_ids == ["2", "1"] else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_a_large_catalogue_is_not_shown_whole() -> None:
