@@ -27,7 +27,7 @@ class Layout(IntEnum):
     NUMBERED = 4
     """lines, or places in a line, after numbers"""
     ARROWS = 5
-    """pieces of a line between ``>``"""
+    """pieces of a line between ``>`` (or ``<``)"""
     JSON = 6
     """values of a list or an object"""
 
@@ -162,7 +162,7 @@ def _walk(document: Document, end: int) -> Iterator[Block]:
                 # {"ranking": "B > A > C"}: the value is a text of its own.
                 for block in inline_blocks(value.text, lambda _: None):
                     moved = tuple(replace(entry, start=value.start + entry.start, at_end=value.cut) for entry in block.entries)
-                    yield Block(Layout.JSON, moved, *place, notes, favoured=True)
+                    yield Block(Layout.JSON, moved, *place, notes, favoured=True, separator=block.separator)
 
 
 def _entries(container: Container, end: int) -> tuple[Entry, ...]:
@@ -353,6 +353,7 @@ def _counted(text: str) -> str:
     return _ROMAN_LINE.sub(digits, text)
 
 
+_ARROWS = (">", "<")
 _SEPARATORS = (",", ";", "|", "/", "-", " ")
 _AND = re.compile(r",?[ \t](?:and|then)[ \t](?:then[ \t]|finally[ \t])?", re.IGNORECASE)
 
@@ -361,7 +362,7 @@ Spans = Callable[[str], Iterable[tuple[int, int]] | None]
 
 
 def inline_blocks(text: str, titles: Spans) -> Iterator[Block]:
-    """Blocks of the pieces of each line that ``>`` or commas, semicolons, slashes, bars or spaces separate."""
+    """Blocks of the pieces of each line that ``>``, ``<`` or commas, semicolons, slashes, bars or spaces separate."""
     end = len(text.rstrip())
     at = 0
     for line in text.split("\n"):
@@ -369,7 +370,7 @@ def inline_blocks(text: str, titles: Spans) -> Iterator[Block]:
         at_end = start + len(line.rstrip()) >= end and not text[end:].strip(" ")
         if not any(char.isalnum() for char in line):
             continue
-        for separator in (">", *_SEPARATORS):
+        for separator in (*_ARROWS, *_SEPARATORS):
             if separator not in line or (separator == " " and _NUMBER.match(line)):
                 continue  # "1) 3" is a rank and a label, not two labels
             for begin in _begins(line, separator):
@@ -385,7 +386,7 @@ def inline_blocks(text: str, titles: Spans) -> Iterator[Block]:
                         )
                         for place, (offset, piece) in enumerate(pieces)
                     )
-                    layout = Layout.ARROWS if separator == ">" else Layout.COMMAS
+                    layout = Layout.ARROWS if separator in _ARROWS else Layout.COMMAS
                     # The last piece may run on into prose: only its beginning belongs to the block.
                     yield Block(layout, entries, start + begin, entries[-1].start + 1, notes, separator=separator)
 
@@ -396,7 +397,7 @@ def _splits(line: str, separator: str, spans: Iterable[tuple[int, int]] | None) 
     for protected in (None, spans) if spans else (None,):
         whole = [(offset, piece) for offset, piece in _split(line, separator, protected) if piece.strip(" \t.[(*")]
         ways = [whole]
-        if separator != ">" and whole and (match := _AND.search(whole[-1][1])) and match.start() > 0:
+        if separator not in _ARROWS and whole and (match := _AND.search(whole[-1][1])) and match.start() > 0:
             offset, piece = whole[-1]
             ways.append([*whole[:-1], (offset, piece[: match.start()]), (offset + match.end(), piece[match.end() :])])
         for pieces in ways:
@@ -410,7 +411,7 @@ def _begins(line: str, separator: str) -> list[int]:
     """Where the list may begin in a line: at its start, and behind the colons of a lead-in ("The top 3 of 5 are:")."""
     first = line.find(separator)
     begins = [0]
-    if separator != ">":
+    if separator not in _ARROWS:
         # A colon may stand behind commas: "Given your taste, my ranking is: B, A".
         begins += [match.end() for match in re.finditer(r":\**(?=\s)", line)][-3:]
     elif ":" in line[:first]:

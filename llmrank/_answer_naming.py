@@ -32,6 +32,12 @@ _WHOLE = re.compile(rf"[({{\"'$]*{_NOUN}({_NAME})[\"'.,;:!)\]}}$]*\Z", re.IGNORE
 _BARE = re.compile(
     rf"[\"']*{_NOUN}({_NAME})[\"']*(?:[.):|=]+(?=[\s\"'\[(])|[ \t]+-+(?=[ \t])|[ \t]+[|=](?=[ \t]))[ \t]*", re.IGNORECASE
 )
+# "C (0.9)": a label with its score, and nothing else.
+_SCORED = re.compile(
+    rf"[(\[\"']*{_NOUN}({_NAME})[\"')\]]*[ \t]{{0,3}}"
+    r"(?=[\[(]\s?(?:score|rating)?[ \t:=]*[0-9]{1,3}(?:\.[0-9]{1,6})?\s?(?:%|/\s?[0-9]{1,3})?[\])]\W*\Z)",
+    re.IGNORECASE,
+)
 _SPACED = re.compile(rf"{_NOUN}({_NAME})[ \t]+(?=\S)", re.IGNORECASE)
 _TAIL = re.compile(rf"(?:[\[(]\s?({_NAME})\s?[\])]|[ \t][|:][ \t]({_NAME}))\Z")
 _VALUE = re.compile(
@@ -66,6 +72,8 @@ class Reading:
         notes: What was guessed or repaired, a sentence each.
         invented: What stands at ranking positions and names no candidate.
         echo: True if the candidates stand in the order given in a mere list, as in a repetition of the question.
+        ordered: True if ranks or scores that the answer states made the order, not the order written.
+        turned: True if the answer has its best last, and the mentions stand the other way round.
     """
 
     block: Block
@@ -73,6 +81,8 @@ class Reading:
     notes: tuple[str, ...]
     invented: tuple[str, ...]
     echo: bool = False
+    ordered: bool = False
+    turned: bool = False
 
     @property
     def distinct(self) -> int:
@@ -138,6 +148,10 @@ class Namer:
             return None
         return [(found.start, found.end) for found in self.index.scan(line) if found.options]
 
+    def title_spans(self, line: str) -> list[tuple[int, int]]:
+        """Where in `line` titles of candidates or of the history stand."""
+        return [(found.start, found.end) for found in self.index.scan(line)]
+
     def read(self, block: Block) -> Reading | None:
         """The reading of `block` that fits it best, or None if it names too little to be a ranking."""
         entries = block.entries
@@ -162,7 +176,8 @@ class Namer:
             return None
         indices = [mention.index for mention in mentions]
         echo = block.layout is not Layout.ARROWS and len(indices) > 1 and indices == list(range(len(indices)))
-        return Reading(block, mentions, tuple(dict.fromkeys(notes)), tuple(self._invented(block, parts, draft)), echo)
+        ordered = order != sorted(order)
+        return Reading(block, mentions, tuple(dict.fromkeys(notes)), tuple(self._invented(block, parts, draft)), echo, ordered)
 
     # -- one entry ---------------------------------------------------------------------------------------------------
 
@@ -241,7 +256,13 @@ class Namer:
             title = None
         doubt = self._doubt(text, title) if title is not None else ""
         parts = _Parts(text, title=title, doubt=doubt)
-        for form, pattern in (("whole", _WHOLE), ("bracket", _BRACKET), ("bare", _BARE), ("spaced", _SPACED)):
+        for form, pattern in (
+            ("whole", _WHOLE),
+            ("scored", _SCORED),
+            ("bracket", _BRACKET),
+            ("bare", _BARE),
+            ("spaced", _SPACED),
+        ):
             match = pattern.match(text)
             if match is None:
                 continue
@@ -251,7 +272,7 @@ class Namer:
             rest = self._rest(rest_text)
             if form == "spaced" and (label is None or rest is None or not self._has(rest, label)):
                 continue
-            if form == "bare" and label is None:
+            if form in {"bare", "scored"} and label is None:
                 continue
             if form == "bracket" and label is None and title is not None:
                 continue  # "(500) Days of Summer"
@@ -261,6 +282,16 @@ class Namer:
                 goes_on = rest is None and bool(rest_text) and title.end > match.end()
                 if goes_on or self.index.whole(text) is not None:
                     continue
+            if form == "scored":
+                number = _VALUE.match(text[match.end() :].strip("[( "))
+                return replace(
+                    parts,
+                    token=token,
+                    label=label,
+                    form="whole",
+                    lower=token.islower(),
+                    value=float(number[1]) if number else None,
+                )
             cut = form == "bracket" and not re.search(r"[\])}>]", match[0])
             beyond = rest_text[rest.end :].strip(" |:=-(") if rest is not None else rest_text
             # In a table the value is the last cell.
@@ -381,9 +412,22 @@ class Namer:
         if titles.distinct > labels.distinct or (uniform and titles.distinct == labels.distinct):
             titles.notes.append("what looks like labels was read as titles or parts of them")
             return titles, "titles"
+        if self._beside(parts):
+            labels.notes.append(
+                "a second label stood beside the labels, which may only count the lines; the first labels count"
+            )
         if disagree:
             labels.notes.append(f"{_count(disagree, 'label')} stood beside the title of another candidate; the label counts")
         return labels, "labels"
+
+    def _beside(self, parts: list[_Parts]) -> bool:
+        """True if an entry is two letters that are different labels, as in "A) C"; "[3] 1" is a label with its rank."""
+        return not self.numeric and any(
+            match is not None and self._label(match[1]) not in {None, part.label}
+            for part in parts
+            if part.label is not None and part.rest is None
+            for match in (_WHOLE.match(part.rest_text),)
+        )
 
     def _by_labels(self, block: Block, parts: list[_Parts]) -> _Draft:
         draft = _Draft([None] * len(parts))
@@ -519,6 +563,8 @@ class Namer:
         if not count:
             return False
         complete = count == len(self.labels)
+        if block.separator == "<" and not (complete and total == count):
+            return False  # "3 < 5" compares; only a chain of all candidates ranks
         firm = [place for place in resolved if parts[place].label is None or self._firm(parts[place])]
         if block.layout is Layout.PLAIN:
             # Lines without a mark may be prose: a bare letter before a colon is no label if it stands alone.
@@ -551,7 +597,7 @@ class Namer:
         if block.layout is Layout.ARROWS:
             bare = all(parts[place].form == "whole" for place in resolved)
             prose = any(len(block.entries[place].body) > len(parts[place].text) + 2 for place in (0, total - 1))
-            if total == 2 and prose and bare and not complete:
+            if total == 2 and prose and bare and (not complete or block.separator == "<"):
                 return False  # "since 3 > 1"
             if total == 1:
                 return parts[0].form in {"bracket", "whole"} and not prose
@@ -618,7 +664,14 @@ class Namer:
             numbers = [value for value in values if value is not None]
             if len(numbers) < len(values):
                 return places
-            if sorted(numbers) == list(range(1, len(numbers) + 1)) or sorted(numbers) == list(range(len(numbers))):
+            counting = sorted(numbers) in (list(range(1, len(numbers) + 1)), list(range(len(numbers))))
+            if block.layout in (Layout.COMMAS, Layout.ARROWS):
+                # A chain is an order itself; lines with scores may stand in any.
+                falling = all(before >= after for before, after in pairwise(numbers))
+                if not (falling or (counting and numbers == sorted(numbers))):
+                    notes.append("the numbers beside the labels say another order; the order written counts")
+                return places
+            if counting:
                 stated = [*numbers]
             elif all(before >= after for before, after in pairwise(numbers)):
                 return places

@@ -26,6 +26,8 @@ from llmrank._answer_text import plain
 LIKENESS = 88.0
 """The least `rapidfuzz.fuzz.ratio` (0 to 100) of two titles that are taken for one: about one wrong letter in eight."""
 _MARGIN = 4.0  # by how much the best must be better than the second best
+_NAMES = (6, 9)  # letters of a one-word title in which one wrong letter costs more than `LIKENESS` allows
+_NEAR = 2  # edits within which another title makes a misspelt one doubtful
 _SHORTEST = 5  # shorter titles are too like each other to be compared by likeness
 _DEPTH = 40  # words of a title that are compared: bounds the time that a hostile text can take
 
@@ -90,6 +92,7 @@ class TitleIndex:
             for key in dict.fromkeys(keys):
                 self._owners.setdefault(key, []).append(index)
         self._long_keys = [key for key in self._owners if len(key) >= _SHORTEST]
+        self._name_keys = [key for key in self._owners if _NAMES[0] - _NEAR <= len(key) <= _NAMES[1] + _NEAR]
         self._liked: dict[str, tuple[list[tuple[float, int]], float]] = {}
         self._history_keys: list[str] = []
         self._history_raw = set()
@@ -184,6 +187,9 @@ class TitleIndex:
         Likeness is the normalised indel similarity of rapidfuzz (https://rapidfuzz.github.io/RapidFuzz/).
         """
         found, bar = self._likes(text)
+        if not found:
+            index = self._one_edit(text, free)
+            return (LIKENESS, index) if index is not None else None
         best = [(score, index) for score, index in found if index in free]
         if not best:
             return None
@@ -193,6 +199,32 @@ class TitleIndex:
         if score <= bar or any(keys.isdisjoint(self._keys[index]) for index in rivals):
             return None
         return score, first
+
+    def _one_edit(self, text: str, free: Set[int]) -> int | None:
+        """The one of `free` from whose one-word title `text` differs in one letter, or two letters that changed places.
+
+        The first letter must agree ("Rocket" is not "Pocket"), and no other title may be within `_NEAR` edits. Edits are
+        counted by the optimal string alignment distance.
+        """
+        from rapidfuzz.distance import OSA
+
+        for query in _queries(text):
+            if not (_NAMES[0] <= len(query) <= _NAMES[1] and query.isalpha()):
+                continue
+            if any(OSA.distance(query, key, score_cutoff=_NEAR) <= _NEAR for key in self._history_keys):
+                return None
+            near = [
+                (edits, index, key)
+                for key in self._name_keys
+                if (edits := OSA.distance(query, key, score_cutoff=_NEAR)) <= _NEAR
+                for index in self._owners[key]
+                if index in free
+            ]
+            if near:
+                edits, index, key = min(near)
+                alone = all(other == key for _, _, other in near)
+                return index if alone and edits == 1 and len(key) >= _NAMES[0] and key[0] == query[0] else None
+        return None
 
     def _likes(self, text: str) -> tuple[list[tuple[float, int]], float]:
         """All candidates like `text`, the likest first, and the greatest likeness of an item of the history."""

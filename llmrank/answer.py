@@ -12,7 +12,8 @@ ranks nothing. In order of trust they are JSON, chains of ``>``, numbered lists,
 Each finds its blocks by itself; each block is then read as a whole (`Namer`: labels, titles or numbers?) into mentions of
 candidates, each sure or guessed. One place, `choose`, picks the reading that counts: what follows "Final answer:" before the
 rest, complete before partial, the last complete one before its drafts, and of readings of the same place the most trusted.
-One place, `finish`, makes the permutation and says what was repaired.
+A ranking that is said to run from worst to best (`_answer_direction`) is turned round before that. One place, `finish`, makes
+the permutation and says what was repaired.
 
 Where two readings of equal right would give different orders, the less daring one is taken and the repairs say so; where a
 text is reasoning or prose, nothing is read from it and the order given stands (status ``fallback``).
@@ -27,6 +28,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
+from llmrank._answer_direction import Direction, directions
 from llmrank._answer_layout import Layout, inline_blocks, json_blocks, line_blocks
 from llmrank._answer_naming import Namer, Reading
 from llmrank._answer_text import finals, split_answer
@@ -38,12 +40,20 @@ _INVENTED = 20  # how many invented labels or titles are kept
 _INVENTED_CHARS = 80
 _AFTERTHOUGHT = 200  # characters that may follow a ranking at the end of unfinished reasoning
 _AROUND = 160  # characters before and behind a ranking that fills the text: a preamble and a farewell
+_PREAMBLE = 200  # characters before a ranking in which its direction may be said
 _CHAIN = re.compile(r"\[(\w+)\](?: > \[(\w+)\])*\Z")
 # "The answer is B", "I choose [B]", "Answer: B": only where one label was asked for.
 _CHOICE = re.compile(
     r"\b(?:answer|choice|pick|choose|select|recommend|option|candidate|label|is)\b[ \t:*\"']{1,6}(?:is[ \t:*\"']{1,4})?"
     r"(?:[\[(*\"']+(?P<framed>[A-Z]|[0-9]{1,4})[\])*\"']+|(?P<bare>[A-Z]|[0-9]{1,4})(?=[.,;:!]?(?:\s|\Z))(?![ \t]+[a-z]))"
 )
+# "Candidate C", "C is best", "C first": a label that a sentence ranks.
+_PRAISED = re.compile(
+    r"\b(?i:candidate|item|option|label|choice)[ \t]{1,3}[\[(*\"']{0,3}(?P<noun>[A-Z]|[0-9]{1,4})\b"
+    r"|(?<![\w'])(?P<verb>[A-Z]|[0-9]{1,4})[\])*\"']{0,3}[ \t]{1,3}(?:is|comes|ranks|goes|stands|takes|wins|first|best)\b"
+)
+# "followed by A", "then A": not the first place, whatever came before it.
+_SECOND = re.compile(r"\b(?:followed by|then|next)[ \t,:]{1,3}\S+\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +165,9 @@ def choose(readings: Iterable[Reading], count: int, notes: list[str]) -> Reading
         return None
     complete = [reading for reading in found if reading.distinct == count]
     if not complete:
-        return _joined(max(found, key=_extent), found)
+        # A part of a worst-first order is beside others no reason to trust them: "Worst to best:\nD, E\nB, A".
+        turned = [reading for reading in found if reading.turned]
+        return _joined(max(turned or found, key=_extent), found)
     last = max(complete, key=lambda reading: (reading.block.start, reading.block.end))
     same_place = [
         reading for reading in complete if reading.block.end > last.block.start and reading.block.start < last.block.end
@@ -181,7 +193,12 @@ def _joined(best: Reading, found: Sequence[Reading]) -> Reading:
         if reading.block.layout is best.block.layout and (not kept or reading.block.start >= kept[-1].block.end):
             kept.append(reading)
     indices = [index for reading in kept for index in _indices(reading)]
-    if len(kept) < 2 or len(set(indices)) < len(indices) or len(indices) < best.distinct:
+    if (
+        any(reading.turned for reading in kept)
+        or len(kept) < 2
+        or len(set(indices)) < len(indices)
+        or len(indices) < best.distinct
+    ):
         return best
     return replace(
         best,
@@ -231,6 +248,10 @@ def finish(reading: Reading | None, labels: Sequence[str], notes: Iterable[str],
         repairs.append("part of the answer was guessed")
     named = set(order)
     order += [index for index in range(count) if index not in named]
+    if reading.turned and ranked < count:
+        # What is left out may be the best (the answer broke off) or the worst (it was forgotten): no order is safe.
+        repairs.append("the worst stood first and not all were ranked, so the best are not known and nothing was read")
+        return ParsedAnswer(tuple(range(count)), 0, tuple(dict.fromkeys(repairs)), invented[:_INVENTED], asked)
     return ParsedAnswer(tuple(order), ranked, tuple(dict.fromkeys(repairs)), invented[:_INVENTED], asked)
 
 
@@ -264,7 +285,7 @@ def _best(text: str, namer: Namer, expected: AnswerFormat, notes: list[str]) -> 
     for place in reversed(places[-2:]):
         tail = text[place:]
         said: list[str] = []
-        reading = choose(_readings(tail, namer), len(namer.labels), said)
+        reading = choose(_readings(tail, namer, text[:place]), len(namer.labels), said)
         if reading is not None and (reading.distinct >= min(2, len(namer.labels)) or expected == "label" or len(tail) < 80):
             notes.extend(said)
             return reading
@@ -280,14 +301,24 @@ def _best(text: str, namer: Namer, expected: AnswerFormat, notes: list[str]) -> 
     return reading
 
 
-def _readings(text: str, namer: Namer) -> list[Reading]:
-    """What the recognisers find; no more is looked for once a list or chain ranks everything and fills the text."""
+def _readings(text: str, namer: Namer, before: str = "") -> list[Reading]:
+    """What the recognisers find; no more is looked for once a list or chain ranks everything and fills the text.
+
+    Args:
+        text: What is read.
+        namer: Names the entries.
+        before: What stands before `text`: it may say in which direction the ranking runs.
+    """
     found = []
+    before = before[-_PREAMBLE:]
+    whole = before + text
+    said = directions(whole, namer.title_spans)
     blocks = chain(json_blocks(text), line_blocks(text, numeric=namer.numeric), inline_blocks(text, namer.spans))
     for block in blocks:
         reading = namer.read(block)
-        if reading is None or _loses_a_label(reading, namer.labels):
+        if reading is None or _loses_a_label(reading, text, namer.labels):
             continue
+        reading = _turned(reading, whole, len(before), said, namer)
         found.append(reading)
         around = block.start + len(text) - block.end
         clean = reading.distinct == len(reading.mentions) == len(namer.labels) and not reading.invented
@@ -298,12 +329,56 @@ def _readings(text: str, namer: Namer) -> list[Reading]:
     return found
 
 
-def _loses_a_label(reading: Reading, labels: Sequence[str]) -> bool:
+def _turned(reading: Reading, text: str, shift: int, said: Sequence[Direction], namer: Namer) -> Reading:
+    """The reading the other way round if the last phrase in front of it, or in brackets behind it, says "worst first".
+
+    A chain of ``<`` has its best last, unless words say otherwise. What stated ranks or scores put in order is in order.
+
+    Args:
+        reading: A reading of ``text[shift:]``.
+        text: The answer.
+        shift: Where in `text` the offsets of the reading begin.
+        said: The phrases about directions in `text`.
+        namer: Tells whether another list stands between a phrase and the reading, which then is what the phrase is about.
+    """
+    rising = reading.block.separator == "<"
+    if reading.ordered or not (said or rising):
+        return reading
+    inline = reading.block.layout in (Layout.ARROWS, Layout.COMMAS)
+    first, last = reading.mentions[0].position + shift, reading.mentions[-1].position + shift
+    # The first piece of a chain begins with the lead-in: "From worst to best: D".
+    lead = next((len(entry.body) for entry in reading.block.entries if entry.start + shift == first), 0) if inline else 0
+    line_end = text.find("\n", last)
+    if text[line_end : line_end + 2] == "\n(":  # a remark in brackets below the list
+        line_end = text.find("\n", line_end + 1)
+    line_end = line_end if line_end >= 0 else len(text)
+    about = None
+    for phrase in said:
+        between = text[last : phrase.start] if inline and last < phrase.start < line_end else ""
+        behind = between.rfind("(") > between.rfind(")")
+        if behind or first - _PREAMBLE <= phrase.end <= first + lead:
+            about = phrase
+    if about is not None and any(other.distinct > 1 for other in _readings(text[about.end : first], namer)):
+        about = None
+    if not (about.worst_first if about is not None else rising):
+        note = ("the places were separated by <, but the answer says that the best stands first",) if rising else ()
+        return replace(reading, notes=(*reading.notes, *note))
+    note = ("the best stands last in the answer, so its order was turned round",)
+    return replace(reading, mentions=reading.mentions[::-1], notes=(*reading.notes, *note), echo=False, turned=True)
+
+
+def _loses_a_label(reading: Reading, text: str, labels: Sequence[str]) -> bool:
     """True for "C is best, followed by A and B": the sentence ranks C, and to rank only the others would turn it around."""
-    if reading.block.layout not in (Layout.COMMAS, Layout.ARROWS):
+    if reading.block.layout not in (Layout.COMMAS, Layout.ARROWS) or reading.distinct == len(labels):
         return False
     named = {labels[mention.index] for mention in reading.mentions}
     heads = {_shortened(name).partition(" ")[0].strip("[](){}\"'.,:;") for name in reading.invented}
+    first = reading.mentions[0].position
+    lead = text[text.rfind("\n", 0, first) + 1 : first][-_PREAMBLE:]
+    body = next((entry.body for entry in reading.block.entries if entry.start == first), "")[-_PREAMBLE:]
+    if _SECOND.search(body):
+        return True
+    heads.update(match["noun"] or match["verb"] for match in _PRAISED.finditer(f"{lead}{body}"))
     return bool((heads & set(labels)) - named)
 
 
@@ -323,7 +398,7 @@ def _best_of_reasoning(text: str, namer: Namer, notes: list[str]) -> Reading | N
     places = finals(text)
     reading = None
     if places:
-        reading = choose(_readings(text[places[-1] :], namer), len(namer.labels), said)
+        reading = choose(_readings(text[places[-1] :], namer, text[: places[-1]]), len(namer.labels), said)
         if reading is not None and reading.distinct < min(2, len(namer.labels)):
             reading = None
     if reading is None:
