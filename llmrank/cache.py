@@ -1,4 +1,8 @@
-"""Keys and completions go in, completions come back: the answer cache, one SQLite file that threads and processes share."""
+"""Keys and completions go in, completions come back: the answer cache, one SQLite file that threads and processes share.
+
+The windows of the models that answered are kept beside the answers: without them, no prompt could be written again, and so
+none found, while the server is away.
+"""
 
 from __future__ import annotations
 
@@ -105,10 +109,27 @@ class AnswerCache:
             sqlite3.Error: the file cannot be written, or the cache is closed.
         """
         rows = [(key, canonical(dump_completion(completion))) for key, completion in answers.items()]
+        self._write("INSERT OR REPLACE INTO answers (key, answer) VALUES (?, ?)", rows)
+
+    def window(self, key: bytes) -> tuple[int | None] | None:
+        """The window that was last kept for a model, in a tuple, as it may be unknown (None); None if none was kept.
+
+        Raises:
+            sqlite3.Error: the file cannot be read, or the cache is closed.
+        """
+        with self._lock, closing(self._reader.execute("SELECT tokens FROM windows WHERE model = ?", (key,))) as rows:
+            row: tuple[int | None] | None = rows.fetchone()
+        return row
+
+    def put_window(self, key: bytes, tokens: int | None) -> None:
+        """Keeps a model's window; None says that the server does not tell it. Waits and raises like `put`."""
+        self._write("INSERT OR REPLACE INTO windows (model, tokens) VALUES (?, ?)", [(key, tokens)])
+
+    def _write(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
         with self._write_lock:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
-                self._writer.executemany("INSERT OR REPLACE INTO answers (key, answer) VALUES (?, ?)", rows)
+                self._writer.executemany(statement, rows)
                 self._writer.execute("COMMIT")
             except BaseException:
                 if self._writer.in_transaction:
@@ -134,8 +155,10 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, answer TEXT NOT NULL)")
+    connection.execute("CREATE TABLE IF NOT EXISTS windows (model BLOB PRIMARY KEY, tokens INTEGER)")
     connection.execute("COMMIT")
     connection.execute("SELECT key, answer FROM answers LIMIT 0").close()
+    connection.execute("SELECT model, tokens FROM windows LIMIT 0").close()
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

@@ -14,7 +14,7 @@ from dataclasses import fields
 from typing import Any, TypeAlias
 
 from llmrank import errors
-from llmrank.errors import BackendError
+from llmrank.errors import BackendError, ConfigError
 from llmrank.types import Completion, ContinuationScore, Prompt, Usage
 
 Json: TypeAlias = Any
@@ -55,6 +55,23 @@ def canonical(value: Json) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
+def require_json(value: object, field: str) -> None:
+    """Checks a setting that is sent to a server or is part of a backend's identity.
+
+    Raises:
+        ConfigError: the value is not JSON; `field` is named.
+    """
+    try:
+        canonical(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"cannot be written as JSON ({error})",
+            field=field,
+            value=value,
+            fix="use only texts, finite numbers, true, false, null, lists and objects; put a date in quotes",
+        ) from error
+
+
 def dump_prompt(prompt: Prompt) -> dict[str, Json]:
     """All of a prompt that shapes its answer."""
     document: dict[str, Json] = {}
@@ -75,6 +92,11 @@ def cache_key(prompt: Prompt, identity: Mapping[str, Any]) -> bytes:
     """32 bytes (SHA-256) that are the same when the same model is asked the same under the same settings."""
     document = {"schema": SCHEMA, "backend": dict(identity), "prompt": dump_prompt(prompt)}
     return hashlib.sha256(canonical(document).encode()).digest()
+
+
+def model_key(identity: Mapping[str, Any]) -> bytes:
+    """32 bytes (SHA-256) that are the same for the same model under the same settings, whatever it is asked."""
+    return hashlib.sha256(canonical({"schema": SCHEMA, "backend": dict(identity)}).encode()).digest()
 
 
 def document_key(document: Mapping[str, Json]) -> str:

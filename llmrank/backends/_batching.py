@@ -48,6 +48,7 @@ class Batcher(Generic[Engine, Question, Answer]):
         self._changed = threading.Condition()
         self._waiting: deque[tuple[Question, Future[Answer]]] = deque()
         self._engine: Future[Engine] = Future()
+        self._ended: Future[None] = Future()
         self._thread: threading.Thread | None = None
         self._closing = False
 
@@ -66,37 +67,51 @@ class Batcher(Generic[Engine, Question, Answer]):
             self._changed.notify()
         return future
 
-    def close(self) -> None:
-        """Waits for the batch that runs, refuses what waits, frees the engine. May be called twice; later questions open it."""
+    def close(self) -> Future[None]:
+        """Refuses what waits and frees the engine once the batch that runs is answered; later questions open it again.
+
+        Returns:
+            Done when the engine is free; cancelling it changes nothing. A future rather than a wait, so that an event loop
+            needs no thread to wait in: while Python ends, no thread can be started.
+        """
         with self._changed:
-            thread = self._thread
-            self._closing = thread is not None
+            if self._thread is None:
+                idle: Future[None] = Future()
+                idle.set_result(None)
+                return idle
+            self._closing = True
             self._changed.notify()
-        if thread is not None:
-            thread.join()
+            return self._ended
 
     def _start(self) -> None:
         if self._thread is None:
-            self._engine = Future()
+            self._engine, self._ended = Future(), Future()
+            for shared in (self._engine, self._ended):
+                shared.set_running_or_notify_cancel()  # from now on, one of those who wait cannot cancel it for all
             # A daemon, so that a program that forgot to close still ends.
-            self._thread = threading.Thread(target=self._run, args=(self._engine,), name="llmrank-batches", daemon=True)
+            self._thread = threading.Thread(
+                target=self._run, args=(self._engine, self._ended), name="llmrank-batches", daemon=True
+            )
             self._thread.start()
 
-    def _run(self, opened: Future[Engine]) -> None:
-        opened.set_running_or_notify_cancel()
+    def _run(self, opened: Future[Engine], ended: Future[None]) -> None:
         try:
             engine = self._open_engine()
         except Exception as error:  # handed on to all who wait: no thread is left to raise it in
             opened.set_exception(error)
             self._end(error)
+            ended.set_result(None)
             return
         opened.set_result(engine)
         try:
             while batch := self._next_batch():
                 self._answer(engine, batch)
         finally:
-            self._close_engine(engine)
-            self._end(BackendError("the backend was closed before it answered"))
+            try:
+                self._close_engine(engine)
+            finally:
+                self._end(BackendError("the backend was closed before it answered"))
+                ended.set_result(None)
 
     def _next_batch(self) -> list[tuple[Question, Future[Answer]]]:
         """What waits, once nothing more arrives; empty when it is time to close."""

@@ -13,8 +13,10 @@ import json
 import math
 import os
 import secrets
+import shutil
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -85,7 +87,9 @@ class Llama:
         xllamacpp = _import_quietly()
         self.n_ctx = n_ctx
         self._slots = slots
-        self._scratch = tempfile.TemporaryDirectory(prefix="llmrank-slots-")  # mode 0700: a slot's state tells the prompt
+        self._scratch = tempfile.mkdtemp(prefix="llmrank-slots-")  # mode 0700: a slot's state tells the prompt
+        # Not a TemporaryDirectory, which complains when a program ends without closing what it used.
+        self._clean_up = weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
         self._key = secrets.token_urlsafe(24)
         params = xllamacpp.CommonParams()
         params.model.path = str(weights)
@@ -100,12 +104,12 @@ class Llama:
         # No second store of old prompts: a slot keeps its last one, which is the reuse that ranking needs.
         params.cache_ram_mib = 0
         params.cache_idle_slots = False
-        params.slot_save_path = self._scratch.name + os.sep
+        params.slot_save_path = self._scratch + os.sep
         params.api_keys = [self._key]
         try:
             self._server: Any = xllamacpp.Server(params)
         except RuntimeError as error:
-            self._scratch.cleanup()
+            self._clean_up()
             raise SetupError(
                 f"{weights} cannot be loaded as a GGUF model ({error}); fetch it again or name another file"
             ) from error
@@ -119,7 +123,7 @@ class Llama:
         """Frees the model. No call may be running or follow."""
         self._pool.shutdown()
         self._server = None
-        self._scratch.cleanup()
+        self._clean_up()
 
     def _tokenize(self, text: str) -> tuple[int, ...]:
         """The token ids of a text as it stands: no token is added, and nothing in it is read as a special token."""
@@ -284,7 +288,7 @@ class Llama:
                 for slot in range(1, slots):
                     self._post(f"/slots/{slot}?action=restore", {"filename": name})
             finally:
-                (Path(self._scratch.name) / name).unlink(missing_ok=True)
+                (Path(self._scratch) / name).unlink(missing_ok=True)
         return int(answer["timings"]["cache_n"])
 
     def _forced(self, prompt: Sequence[int], token: int, *, slot: int) -> float:

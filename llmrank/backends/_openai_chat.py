@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from llmrank.backends._negotiation import Agreed, Dialect, Negotiator
 from llmrank.backends._openai_transport import OpenAITransport
-from llmrank.errors import ContentFilterError, ServerError
+from llmrank.errors import ConfigError, ContentFilterError, ContextLengthError, ServerError
 from llmrank.types import Completion, Prompt, Usage
 
 CHAT_PATH: Final = "/chat/completions"
@@ -58,7 +58,8 @@ class ChatClient:
             extra_body: Further fields for this request alone (a server's own decoding constraints).
 
         Raises:
-            BackendError: one of its subclasses.
+            ContextLengthError: the prompt does not fit; its `window` is what is left beside the thinking tokens.
+            BackendError: another of its subclasses.
         """
         extra = {**self._extra, **(extra_body or {})}
 
@@ -79,7 +80,12 @@ class ChatClient:
             return await self.transport.post(CHAT_PATH, {"model": self.model, **body, **extra})
 
         started = monotonic()
-        agreed = await self.negotiator.converse(build, send)
+        try:
+            agreed = await self.negotiator.converse(build, send)
+        except ContextLengthError as error:
+            if error.window is not None:
+                error.window = max(1, error.window - self._thinking_tokens)
+            raise
         return self._completion(prompt, agreed, extra, monotonic() - started)
 
     def _completion(
@@ -113,6 +119,18 @@ class ChatClient:
             model=str(payload.get("model") or self.model),
             notes=tuple(notes),
         )
+
+
+def room_beside(thinking_tokens: int, window: int) -> int:
+    """What a window of tokens holds beside the thinking tokens. Raises ConfigError if that is nothing."""
+    if window <= thinking_tokens:
+        raise ConfigError(
+            f"leave no room in the window of {window} tokens",
+            field="backend.thinking_tokens",
+            value=thinking_tokens,
+            fix=f"give less than {window}",
+        )
+    return window - thinking_tokens
 
 
 def chat_body(prompt: Prompt, model: str, dialect: Dialect, *, temperature: float, max_tokens: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import importlib.util
 import json
 import os
@@ -112,13 +113,15 @@ class OpenAITransport:
         return await self._request("get", path, None)
 
     async def aclose(self) -> None:
-        """Closes the clients of every loop that still runs; that of a loop which has ended is closed already."""
-        here = asyncio.get_running_loop()
-        for loop, client in list(self._clients.items()):
-            if loop is here:
-                await client.close()
-            elif loop.is_running():
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(client.close(), loop))
+        """Closes this loop's client, and lets every other loop that still runs close its own as soon as it comes to it.
+
+        That is not waited for: the other loop's thread may be the very one that waits for this call. The client of a loop
+        which has ended is closed already.
+        """
+        here = self._clients.get(asyncio.get_running_loop())
+        if here is not None:
+            await here.close()
+        _abandon(self._clients)
 
     async def _request(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         client = await self._client()
@@ -221,15 +224,26 @@ async def _lifetime(
     try:
         yield
     finally:
-        clients.pop(loop, None)
+        clients.pop(loop, None)  # first: who finds it there may close it
         await sdk.close()
 
 
 def _abandon(clients: dict[asyncio.AbstractEventLoop, _Client]) -> None:
-    """Closes what a transport left open that nobody holds any more, on the loops that still run."""
-    for loop, client in list(clients.items()):
-        if loop.is_running():
-            asyncio.run_coroutine_threadsafe(client.close(), loop)
+    """Lets the loops that still run close their clients; waits for none of them."""
+
+    def close(loop: asyncio.AbstractEventLoop) -> None:
+        if (client := clients.get(loop)) is not None:  # it may have begun to close meanwhile, for another reason
+            task = loop.create_task(client.close())
+            _closing.add(task)
+            task.add_done_callback(_closing.discard)
+
+    for loop in list(clients):
+        with contextlib.suppress(RuntimeError):  # that loop has ended, and has closed its client then
+            loop.call_soon_threadsafe(close, loop)
+
+
+_closing: set[asyncio.Task[None]] = set()
+"""What `_abandon` began: a loop itself holds its tasks only weakly."""
 
 
 def checked_url(url: str) -> str:

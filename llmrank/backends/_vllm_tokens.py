@@ -57,7 +57,7 @@ class ServerTokenizer:
         return self._url
 
     def count(self, text: str) -> int:
-        """The number of tokens of a text, without special tokens. Raises BackendError."""
+        """The number of tokens of a text, without special tokens (the first of a prompt, see `ids`). Raises BackendError."""
         return len(self.ids(text))
 
     def count_messages(self, messages: Sequence[Message]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -10,8 +11,9 @@ from dataclasses import replace
 from llmrank.backends._flight import SingleFlight
 from llmrank.backends.wrapper import BackendWrapper
 from llmrank.cache import AnswerCache
-from llmrank.codec import cache_key
-from llmrank.protocols import Backend
+from llmrank.codec import cache_key, model_key
+from llmrank.errors import BackendTimeoutError, DeadlineError, UnreachableError
+from llmrank.protocols import Backend, ModelInfo
 from llmrank.types import Completion, Prompt, Usage
 
 HIT = Usage(cache_hits=1)
@@ -19,10 +21,12 @@ HIT = Usage(cache_hits=1)
 
 
 class CachedBackend(BackendWrapper):
-    """Answers from the cache what it can, asks for the rest, and keeps every answer (never an error).
+    """Answers from the cache what it can, asks for the rest, and keeps every answer in which something was said.
 
-    The key is all that shapes an answer: the backend's identity and the prompt without ids and fingerprint. Equal prompts that
-    are under way at once are asked once. An answer that the backend was not asked for costs `HIT`.
+    Errors and answers without text are not kept: a server in trouble must not be remembered for good. The key is all that
+    shapes an answer: the backend's identity and the prompt without ids and fingerprint. Equal prompts that are under way at
+    once are asked once. An answer that the backend was not asked for costs `HIT`; of one that it was asked for in part,
+    `cache_hits` counts the continuations that were kept.
 
     A cache that fails while it is in use (disk full, file damaged) loses no answer: it is noted on the Completion.
 
@@ -35,6 +39,26 @@ class CachedBackend(BackendWrapper):
         super().__init__(inner)
         self._cache = cache
         self._flights: SingleFlight[Completion] = SingleFlight()
+        self._kept_window: tuple[bytes, int | None] | None = None
+
+    async def info(self) -> ModelInfo:
+        """What the inner backend knows of its model; while its server is away, the window that it last told.
+
+        So prompts whose answers are kept can be answered without the server. They are written with a counter of less than
+        the server's own exactness then: where it cuts a prompt otherwise, no answer is found, and the server is missed there.
+
+        Raises:
+            BackendError: the inner backend's, if no window is kept.
+        """
+        try:
+            info = await self._inner.info()
+        except (UnreachableError, BackendTimeoutError, DeadlineError):
+            known = self._read_window()
+            if known is None:
+                raise
+            return ModelInfo(known[0])
+        await self._keep_window(info.context_window)
+        return info
 
     async def generate(self, prompt: Prompt) -> Completion:
         """The kept answer, or a new one. Raises BackendError."""
@@ -56,14 +80,15 @@ class CachedBackend(BackendWrapper):
         try:
             await super().aclose()
         finally:
-            await asyncio.to_thread(self._cache.close)
+            self._cache.close()  # in this thread: while Python ends, no other can be started
 
     async def _generate(self, prompt: Prompt, key: bytes) -> Completion:
         kept, notes = self._read([key])
         if key in kept:
             return replace(kept[key], usage=HIT)
         answer = await self._inner.generate(prompt)
-        notes += await self._keep({key: answer})
+        if _says_something(answer):
+            notes += await self._keep({key: answer})
         return replace(answer, notes=(*answer.notes, *notes))
 
     async def _score(self, prompt: Prompt) -> Completion:
@@ -79,7 +104,23 @@ class CachedBackend(BackendWrapper):
         computed = await self._inner.score(prompt if missing == prompt.continuations else _ask_only(prompt, missing))
         fresh = {text: replace(computed, scores=(score,)) for text, score in zip(missing, computed.scores, strict=True)}
         notes += await self._keep({keys[text]: answer for text, answer in fresh.items()})
-        return _join(prompt, answers | fresh, computed.usage, notes)
+        return _join(prompt, answers | fresh, computed.usage + Usage(cache_hits=len(answers)), notes)
+
+    def _read_window(self) -> tuple[int | None] | None:
+        try:
+            return self._cache.window(model_key(self.identity))
+        except sqlite3.Error:
+            return None  # the server's error, which the caller raises then, is the one to mend first
+
+    async def _keep_window(self, tokens: int | None) -> None:
+        """Keeps the window if it is not the one kept last."""
+        told = (model_key(self.identity), tokens)  # made now: some backends learn their model's name with the window
+        if told == self._kept_window:
+            return
+        self._kept_window = told
+        # A cache that fails is noted on the answers, and loses nothing else.
+        with contextlib.suppress(sqlite3.Error):
+            await asyncio.to_thread(self._cache.put_window, *told)
 
     def _read(self, keys: Iterable[bytes]) -> tuple[Mapping[bytes, Completion], list[str]]:
         """What is kept, and a note if the cache failed."""
@@ -97,6 +138,11 @@ class CachedBackend(BackendWrapper):
         except sqlite3.Error as error:
             return [f"The answer could not be kept in the answer cache: {error}."]
         return []
+
+
+def _says_something(answer: Completion) -> bool:
+    """Whether there is anything in an answer that a strategy can read."""
+    return bool((answer.text and answer.text.strip()) or answer.scores or answer.label_logprobs)
 
 
 def _ask_only(prompt: Prompt, continuations: tuple[str, ...]) -> Prompt:

@@ -35,18 +35,18 @@ class LocalOptions:
 
     Attributes:
         model: A known name (`llmrank.assets.WEIGHTS`; fetched at first use) or the path of a ``.gguf`` file.
-        n_ctx: The window in tokens. Each slot has one: with SmolLM2-135M 23 kB a token, so 94 MB a slot at 4096.
+        context_window: The window in tokens. Each slot has one: with SmolLM2-135M 23 kB a token, so 94 MB a slot at 4096.
         n_threads: Threads that compute; None for one a core.
         slots: How many continuations are decoded side by side; 1 saves memory and halves the speed of scoring.
     """
 
     model: str = "smollm2-135m-instruct"
-    n_ctx: int = 4096
+    context_window: int = 4096
     n_threads: int | None = None
     slots: int = 8
 
     def __post_init__(self) -> None:
-        for name, least in (("n_ctx", 256), ("slots", 1)):
+        for name, least in (("context_window", 256), ("slots", 1)):
             if (value := getattr(self, name)) < least:
                 raise ConfigError("is too small", field=f"backend.{name}", value=value, fix=f"use {least} or more")
         if self.n_threads is not None and self.n_threads < 1:
@@ -133,7 +133,7 @@ class LocalBackend(BackendBase):
         return {
             **super().identity,
             "weights": self._weights_digest(),
-            "n_ctx": self._options.n_ctx,
+            "context_window": self._options.context_window,
             "engine": importlib.metadata.version("xllamacpp"),
         }
 
@@ -141,7 +141,7 @@ class LocalBackend(BackendBase):
         """The window, and a counter that is exact."""
         # Once it is loaded, nobody needs to wait for the prompt that it is working on.
         llama = self._llama if self._llama is not None else await self._run(lambda loaded, _: loaded)
-        return ModelInfo(self._options.n_ctx, LocalCounter(llama, f"{self.model} (embedded)"))
+        return ModelInfo(self._options.context_window, LocalCounter(llama, f"{self.model} (embedded)"))
 
     async def generate(self, prompt: Prompt) -> Completion:
         """Answers a chat.
@@ -167,7 +167,17 @@ class LocalBackend(BackendBase):
     async def aclose(self) -> None:
         """Stops what runs and frees the model."""
         self._closing.set()
-        await asyncio.to_thread(self._worker.shutdown)
+        try:
+            # Behind what runs, in the worker itself: no other thread has to wait for it.
+            freed = asyncio.get_running_loop().run_in_executor(self._worker, self._free)
+        except RuntimeError:  # the worker takes no more work: it was closed before, or Python is ending
+            self._worker.shutdown()
+            self._free()
+        else:
+            await freed
+            self._worker.shutdown(wait=False)
+
+    def _free(self) -> None:
         if self._llama is not None:
             self._llama.close()
             self._llama = None
@@ -200,7 +210,7 @@ class LocalBackend(BackendBase):
         options = self._options
         return Llama(
             Path(options.model) if options.is_path else fetch_weights(options.model),
-            n_ctx=options.n_ctx,
+            n_ctx=options.context_window,
             n_threads=options.n_threads or _cores(),
             slots=options.slots,
         )

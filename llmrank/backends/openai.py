@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmrank.backends._flight import SingleFlight
-from llmrank.backends._openai_chat import ChatClient
+from llmrank.backends._openai_chat import ChatClient, room_beside
 from llmrank.backends._openai_models import ask_window
 from llmrank.backends._openai_transport import OpenAITransport, checked_url, public_url
 from llmrank.backends.base import BackendBase
+from llmrank.codec import require_json
 from llmrank.errors import ConfigError, ContextLengthError
 from llmrank.protocols import ModelInfo
 from llmrank.types import Capability, Completion, Prompt
@@ -27,7 +28,8 @@ class OpenAIOptions:
         api_key_env: The environment variable that holds the key. Servers in this machine or a private network may have none.
         context_window: The window in tokens, where the server does not tell it.
         temperature: Sent in place of each prompt's own; None sends the prompt's.
-        thinking_tokens: Added to each answer's token limit, for models whose hidden reasoning counts towards it.
+        thinking_tokens: Added to each answer's token limit, for models whose hidden reasoning counts towards it. They are kept
+            free in the window: `OpenAIBackend.info` gives it without them.
         timeout_s: The most seconds for one attempt, to the last byte.
         extra_body: Further fields of every request (``{"reasoning_effort": "minimal", "top_p": 0.9}``); they win over
             llmrank's own and are never negotiated away.
@@ -62,7 +64,11 @@ class OpenAIOptions:
             ("thinking_tokens", self.thinking_tokens, 0),
         ):
             if value is not None and not (math.isfinite(value) and value >= least):
-                raise ConfigError("is too small", field=f"backend.{name}", value=value, fix=f"give at least {least}")
+                why = "is too small" if value < least else "is no finite number"
+                raise ConfigError(why, field=f"backend.{name}", value=value, fix=f"give at least {least}")
+        require_json(dict(self.extra_body), "backend.extra_body")
+        if self.context_window is not None:
+            room_beside(self.thinking_tokens, self.context_window)
         if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
             raise ConfigError("is no time", field="backend.timeout_s", value=self.timeout_s, fix="give seconds above 0")
 
@@ -96,7 +102,9 @@ class OpenAIBackend(BackendBase):
             temperature=options.temperature,
             thinking_tokens=options.thinking_tokens,
         )
-        self._window = options.context_window
+        self._window: int | None = None  # without the thinking tokens, as `info` gives it
+        if options.context_window is not None:
+            self._window = room_beside(options.thinking_tokens, options.context_window)
         self._info: ModelInfo | None = None
         self._asking: SingleFlight[ModelInfo] = SingleFlight()
 
@@ -121,18 +129,19 @@ class OpenAIBackend(BackendBase):
         }
 
     async def info(self) -> ModelInfo:
-        """The window (from the options, else the list of models, else what the server said when a prompt was too long) and
-        tiktoken's counter for the model. The server is asked once.
+        """The window (from the options, else the list of models, else what the server said when a prompt was too long) less
+        `options.thinking_tokens`, and tiktoken's counter for the model. The server is asked once.
 
         Raises:
             UnreachableError, BackendTimeoutError, AuthenticationError: no other request would get through either.
+            ConfigError: `options.thinking_tokens` leave no room in the window.
         """
         if self._info is None:
             self._info, _ = await self._asking.run("info", self._ask)
         return self._info
 
     async def generate(self, prompt: Prompt) -> Completion:
-        """Answers a chat. Raises BackendError."""
+        """Answers a chat. Raises BackendError; the `window` of a ContextLengthError is without `options.thinking_tokens`."""
         try:
             return await self.chat.complete(prompt)
         except ContextLengthError as error:
@@ -150,7 +159,9 @@ class OpenAIBackend(BackendBase):
         counter = tiktoken_counter(self.model)
         if self._window is None:
             told = await ask_window(self.transport, self.model)
-            self._window = self._window or told  # a prompt that was too long meanwhile may have told more exactly
+            # A prompt that was too long meanwhile may have told more exactly.
+            if self._window is None and told is not None:
+                self._window = room_beside(self.options.thinking_tokens, told)
         return ModelInfo(self._window, counter)
 
     def _remember_window(self, window: int | None) -> None:

@@ -31,8 +31,9 @@ class Limits:
     Args:
         max_attempts: How often one prompt is asked at most.
         deadline_s: The seconds that one prompt may take over all its attempts and the waits between them; an attempt in
-            flight is cancelled then. Waiting for a free slot of our own does not count: a batch of thousands queues for hours
-            before its last prompt starts, and that is no fault of the server. None for no deadline.
+            flight is cancelled then. Waiting for a turn does not count, be it for a free slot of our own or for the end of a
+            pause that the server asked of another prompt: a batch of thousands queues for hours before its last prompt starts,
+            and must not be lost to the one that was refused. None for no deadline.
         initial_wait_s: The longest wait before the second attempt; it doubles with each further one.
         max_wait_s: The longest wait before any attempt, unless the server names a longer one.
         jitter: Waits a random part of that time instead of all of it, so that prompts that failed together do not come
@@ -66,10 +67,11 @@ class RetryBackend(BackendWrapper):
 
     A slot of the gate is held during an attempt, not during the wait before the next one. When a server names a time to wait
     (429 or 503 with Retry-After), the gate is closed for all prompts of this backend, so that not each of them finds out by
-    itself; after a 429 it lets fewer through at a time. A wait that does not fit into the time left is not begun.
+    itself; after a 429 it lets fewer through at a time. The prompt that was told gives up if that wait does not fit into the
+    time it has left; for the others it is a longer queue.
 
     `Usage.retries` and `Usage.seconds` of the answers are filled in here; `seconds` counts attempts and the waits between
-    them, not the queueing for a slot.
+    them, not the queueing for a slot and for the end of a pause.
 
     Args:
         inner: The backend to ask.
@@ -130,7 +132,7 @@ class _Call(Generic[T]):
 
     @property
     def spent(self) -> float:
-        """Seconds since the start, without those in the queue for a slot."""
+        """Seconds since the start, without those in the queue."""
         return self._loop.time() - self._started - self._queued
 
     @property
@@ -142,8 +144,8 @@ class _Call(Generic[T]):
         """Asks once, when there is a slot and the server wants no pause, for no longer than the time left."""
         queued_at = self._loop.time()
         async with self._gate.slot(first=self.attempts > 0):
-            self._queued += self._loop.time() - queued_at
             await self._cool_down()
+            self._queued += self._loop.time() - queued_at
             if self.left <= 0:
                 raise self._too_late("the time is used up") from self._last
             self.attempts += 1
@@ -166,16 +168,14 @@ class _Call(Generic[T]):
             return answer
 
     async def _cool_down(self) -> None:
-        """Waits while the server wants a pause, of which another prompt may have been told.
+        """Waits while the server wants a pause, of which another prompt was told: one that was told itself comes after it.
 
         The slot stays taken meanwhile: nobody else may use it either. The jitter lets one prompt go first; if the server
         still refuses, that prompt closes the gate again before the others come.
         """
         while pause := self._gate.cooldown:
-            if pause >= self.left:
-                raise self._too_late(f"the server asked to pause for another {pause:.1f} s") from self._last
             jitter = self._jittered(self._limits.initial_wait_s) if self._limits.jitter else 0.0
-            await asyncio.sleep(min(pause + jitter, self.left))
+            await asyncio.sleep(pause + jitter)
 
     def _wait(self, state: RetryCallState) -> float:
         """The seconds to wait before the next attempt: those the server asked for, and the backoff on top of them."""

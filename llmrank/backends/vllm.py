@@ -15,11 +15,12 @@ from urllib.parse import urlsplit
 
 from llmrank.backends._constrained import Constraint, decode, is_constrained
 from llmrank.backends._flight import SingleFlight
-from llmrank.backends._openai_chat import ChatClient, usage_of
+from llmrank.backends._openai_chat import ChatClient, room_beside, usage_of
 from llmrank.backends._openai_models import window_of
 from llmrank.backends._openai_transport import PLACEHOLDER_KEY, OpenAITransport, basic_auth, checked_url, public_url
 from llmrank.backends._vllm_tokens import NoTokenizerError, ServerTokenizer
 from llmrank.backends.base import BackendBase
+from llmrank.codec import require_json
 from llmrank.errors import (
     BadRequestError,
     ConfigError,
@@ -61,7 +62,8 @@ class VLLMOptions:
         constrain: ``auto`` lets only answers of the form asked for be decoded, and says in the notes of a Completion if the
             server did not obey; ``required`` raises ConstraintIgnoredError then; ``off`` asks for nothing of the kind.
         temperature: Sent in place of each prompt's own; None sends the prompt's.
-        thinking_tokens: Added to each answer's token limit, for models whose hidden reasoning counts towards it.
+        thinking_tokens: Added to each answer's token limit, for models whose hidden reasoning counts towards it. They are kept
+            free in the window: `VLLMBackend.info` gives it without them.
         timeout_s: The most seconds for one attempt, to the last byte.
         extra_body: Further fields of every chat request (``{"chat_template_kwargs": {"enable_thinking": False}}``).
 
@@ -90,7 +92,11 @@ class VLLMOptions:
             ("thinking_tokens", self.thinking_tokens, 0),
         ):
             if value is not None and not (math.isfinite(value) and value >= least):
-                raise ConfigError("is too small", field=f"backend.{name}", value=value, fix=f"give at least {least}")
+                why = "is too small" if value < least else "is no finite number"
+                raise ConfigError(why, field=f"backend.{name}", value=value, fix=f"give at least {least}")
+        require_json(dict(self.extra_body), "backend.extra_body")
+        if self.context_window is not None:
+            room_beside(self.thinking_tokens, self.context_window)
         if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
             raise ConfigError("is no time", field="backend.timeout_s", value=self.timeout_s, fix="give seconds above 0")
 
@@ -149,11 +155,15 @@ class VLLMBackend(BackendBase):
         }
 
     async def info(self) -> ModelInfo:
-        """The window (the server's ``max_model_len``) and the server's own tokenizer. The server is asked once.
+        """The window (the server's ``max_model_len``) less `options.thinking_tokens`, and the server's own tokenizer.
+
+        The server is asked once. As everywhere, `count` leaves out special tokens; `score` takes up to two tokens more than
+        the texts: what the tokenizer puts before a prompt (its BOS), and the one that vLLM has to decode.
 
         Raises:
             BackendError: it cannot be reached, or refuses the key.
-            ConfigError: it serves several models and `options.model` names none.
+            ConfigError: it serves several models and `options.model` names none; or `options.thinking_tokens` leave no room
+                in the window.
         """
         return (await self._connected()).info
 
@@ -257,6 +267,8 @@ class VLLMBackend(BackendBase):
 
             counter, has_tokenizer = tiktoken_counter(model), False
         window = self.options.context_window or _window(entries, model)
+        if window is not None:
+            window = room_beside(self.options.thinking_tokens, window)
         return _Server(ModelInfo(window, counter), chat, tokenizer, has_tokenizer)
 
     async def _served(self) -> list[Mapping[str, Any]]:

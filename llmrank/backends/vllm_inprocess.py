@@ -20,6 +20,7 @@ from llmrank.backends._batching import Batcher
 from llmrank.backends._constrained import Constraint, decode, is_constrained
 from llmrank.backends._openai_errors import window_in
 from llmrank.backends.base import BackendBase
+from llmrank.codec import require_json
 from llmrank.errors import BackendError, BadRequestError, ConfigError, ContextLengthError, ServerError, SetupError
 from llmrank.protocols import ModelInfo
 from llmrank.types import Capability, Completion, ContinuationScore, Message, Prompt, Usage
@@ -34,7 +35,7 @@ class VLLMInProcessOptions:
 
     Attributes:
         model: A folder in the Hugging Face format, or a model's name there.
-        max_model_len: The window in tokens; None for the model's own.
+        context_window: The window in tokens; None for the model's own.
         dtype: ``auto``, ``bfloat16``, ``float16`` or ``float32``.
         gpu_memory_utilization: The part of the accelerator's memory (of this machine's, on a CPU) that vLLM takes.
         max_batch: The most prompts (for scoring: continuations) handed to the engine at once; it schedules them itself.
@@ -47,7 +48,7 @@ class VLLMInProcessOptions:
     """
 
     model: str
-    max_model_len: int | None = None
+    context_window: int | None = None
     dtype: str = "auto"
     gpu_memory_utilization: float = 0.9
     max_batch: int = 256
@@ -61,12 +62,14 @@ class VLLMInProcessOptions:
         if self.constrain not in ("auto", "off"):
             raise ConfigError("unknown", field="backend.constrain", value=self.constrain, fix="use auto or off")
         for name, value, least in (
-            ("max_model_len", self.max_model_len, 1),
+            ("context_window", self.context_window, 1),
             ("max_batch", self.max_batch, 1),
             ("temperature", self.temperature, 0),
         ):
             if value is not None and not (math.isfinite(value) and value >= least):
-                raise ConfigError("is too small", field=f"backend.{name}", value=value, fix=f"give at least {least}")
+                why = "is too small" if value < least else "is no finite number"
+                raise ConfigError(why, field=f"backend.{name}", value=value, fix=f"give at least {least}")
+        require_json(dict(self.engine), "backend.engine")
         if not 0 < self.gpu_memory_utilization <= 1:
             raise ConfigError(
                 "is no part of the memory",
@@ -125,6 +128,9 @@ class VLLMInProcessBackend(BackendBase):
     async def info(self) -> ModelInfo:
         """The window and the model's own tokenizer. Loads the model.
 
+        As everywhere, `count` leaves out special tokens; `score` takes up to two tokens more than the texts: what the tokenizer
+        puts before a prompt (its BOS), and the one that vLLM has to decode.
+
         Raises:
             SetupError: vLLM cannot load it.
         """
@@ -165,7 +171,7 @@ class VLLMInProcessBackend(BackendBase):
 
     async def aclose(self) -> None:
         """Frees the engine and its memory. A later question loads the model again."""
-        await asyncio.to_thread(self._batcher.close)
+        await asyncio.wrap_future(self._batcher.close())
 
     async def _ask(self, prompt: Prompt, constraint: Constraint | None = None, *, continued: bool = False) -> Completion:
         started = monotonic()
@@ -241,7 +247,7 @@ class _Engine:
     def __init__(self, options: VLLMInProcessOptions) -> None:
         import vllm
 
-        sized = {} if options.max_model_len is None else {"max_model_len": options.max_model_len}
+        sized = {} if options.context_window is None else {"max_model_len": options.context_window}
         try:
             self._llm = vllm.LLM(
                 model=options.model,

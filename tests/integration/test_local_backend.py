@@ -38,7 +38,7 @@ FILMS = (
 @pytest.fixture(scope="module")
 def backend(weights: Path) -> Iterator[LocalBackend]:
     """One model for all tests: loading takes half a second."""
-    backend = LocalBackend(LocalOptions(model=str(weights), n_ctx=1024, slots=4))
+    backend = LocalBackend(LocalOptions(model=str(weights), context_window=1024, slots=4))
     yield backend
     asyncio.run(backend.aclose())
 
@@ -198,7 +198,7 @@ async def test_a_prompt_that_is_too_long_tells_the_window(backend: LocalBackend)
 
 async def test_max_tokens_beyond_the_window_are_cut(weights: Path) -> None:
     """The answer may fill what is left, no more; nothing raises."""
-    backend = LocalBackend(LocalOptions(model=str(weights), n_ctx=256, slots=1))
+    backend = LocalBackend(LocalOptions(model=str(weights), context_window=256, slots=1))
     labels = ("A", "B", "C", "D", "E", "F")  # a list of them is enforced, so that the model cannot end early
     completion = await backend.generate(chat("word " * 215, labels=labels, answer="order", max_tokens=500))
     await backend.aclose()
@@ -222,7 +222,7 @@ async def test_a_cancelled_prompt_leaves_the_engine_ready(backend: LocalBackend)
 
 async def test_closing_ends_what_runs_and_may_be_done_twice(weights: Path) -> None:
     """A long generation does not hold the program back, and its caller gets an error."""
-    backend = LocalBackend(LocalOptions(model=str(weights), n_ctx=1024, slots=1))
+    backend = LocalBackend(LocalOptions(model=str(weights), context_window=1024, slots=1))
     await backend.info()
     running = asyncio.create_task(backend.generate(chat("Write a long story.", max_tokens=1000)))
     await asyncio.sleep(0.3)
@@ -250,7 +250,7 @@ def test_nothing_of_the_engine_reaches_the_terminal(weights: Path) -> None:
     """Neither its log nor its errors, on stdout or stderr; and a program that forgets to close ends all the same."""
     code = (
         "import asyncio, sys; from llmrank.backends.local import *; from llmrank.types import *; "
-        "backend = LocalBackend(LocalOptions(model=sys.argv[1], n_ctx=512, slots=2)); "
+        "backend = LocalBackend(LocalOptions(model=sys.argv[1], context_window=512, slots=2)); "
         "asyncio.run(backend.score(Prompt(prefix='a b c', continuations=('d', 'e'))))"
     )
     run = subprocess.run([sys.executable, "-c", code, str(weights)], capture_output=True, text=True, timeout=60)

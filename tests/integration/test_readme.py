@@ -1,8 +1,12 @@
-"""The README is true: its Python runs, its YAML builds a Ranker, its commands and targets exist."""
+"""The README is true: its Python and its commands run, its YAML builds a Ranker, its targets exist."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +15,23 @@ import yaml
 from typer.testing import CliRunner
 
 from llmrank import Ranker
+from llmrank.assets import cache_dir
 from llmrank.cli import app
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    """The README's code blocks of one language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    """The code blocks of one language, in order; of the README, if no other text is given."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def section(heading: str) -> str:
+    """The README from a heading to the next one of its level or above."""
+    level = heading.index(" ")
+    # From two signs on: a single one begins a comment in a code block.
+    return re.split(rf"^#{{2,{level}}} ", README.split(f"\n{heading}\n", 1)[1], flags=re.MULTILINE)[0]
 
 
 @pytest.mark.local
@@ -34,9 +46,59 @@ def test_the_python_blocks_run(
     lines = capsys.readouterr().out.splitlines()
     assert len(eval(lines[0])) == 2  # noqa: S307  # the printed list of ids
     assert lines[1] == "ok"
-    assert names["ranking"].status == "ok"
     assert len(names["means"]) == 2
     assert all(0.0 <= mean <= 1.0 for mean in names["means"].values())
+    # The last `ranking` is of the rated history: the model read both likes and the dislike.
+    assert names["ranking"].status == "ok"
+    (exchange,) = names["ranking"].trace
+    shown = exchange.prompt.messages[-1].content
+    assert [line for line in shown.splitlines() if line.endswith("(I rated it 1)")] == [
+        "- Titanic (1997) - Drama, Romance (I rated it 1)"
+    ]
+    assert "(I rated it 5)" in shown
+    assert "(I rated it 4)" in shown
+
+
+@pytest.mark.local
+def test_the_python_of_the_architecture_runs(weights: Path) -> None:
+    """A Ranker that is built from parts, as the document shows, ranks with the real embedded model."""
+    (block,) = blocks("python", (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"))
+    names: dict[str, Any] = {}
+    exec(compile(block, "architecture.md", "exec"), names)  # noqa: S102  # our own document
+    assert sorted(names["ranking"].item_ids) == ["78", "862"]
+    assert names["ranking"].status == "ok"
+
+
+@pytest.mark.local
+def test_the_offline_runs_run(tmp_path: Path, weights: Path) -> None:
+    """Section 3 as a reader follows it: its two files, then its commands in a shell; each ends well, each case is ranked."""
+    if not (cache_dir() / "ml-100k" / "interactions.csv").exists():
+        pytest.skip("MovieLens 100K is not here: `make test` fetches it")
+    offline = section("### 3. Offline runs")
+    (config,), (cases,), (commands,) = (blocks(language, offline) for language in ("yaml", "json", "sh"))
+    (tmp_path / "ranker.yaml").write_text(config, encoding="utf-8")
+    (tmp_path / "cases.jsonl").write_text(cases, encoding="utf-8")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    run = subprocess.run(
+        ["sh", "-e", "-c", commands],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "data/items.jsonl" in run.stdout
+    assert "Return of the Jedi" in run.stdout  # the table of the single request
+    assert "2 ranked: 2 ok" in run.stderr
+    asked = [json.loads(line) for line in cases.splitlines()]
+    ranked = [json.loads(line) for line in (tmp_path / "rankings.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [each["user_id"] for each in ranked] == [each["user_id"] for each in asked]
+    for case, ranking in zip(asked, ranked, strict=True):
+        assert ranking["status"] == "ok"
+        assert sorted(item["id"] for item in ranking["items"]) == sorted(case["candidates"])
+        assert set(case["relevant"]) <= set(case["candidates"])
+    assert (tmp_path / "answers.sqlite").exists()
 
 
 def test_the_yaml_builds_a_ranker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,9 +106,9 @@ def test_the_yaml_builds_a_ranker(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     pytest.importorskip("wordllama", reason="the prefilter's default embedder is in the extra `local`")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
     monkeypatch.chdir(tmp_path)
-    (block,) = blocks("yaml")
+    (block,) = blocks("yaml", section("### 1. In a service"))
     others = re.findall(r"^# (backend: .*)$", block, flags=re.MULTILINE)
-    assert len(others) == 2
+    assert len(others) == 3
     for config in (yaml.safe_load(block), *(yaml.safe_load(block) | yaml.safe_load(other) for other in others)):
         with Ranker.from_config(config) as ranker:
             assert ranker.backend.kind == config["backend"]["kind"]

@@ -54,7 +54,7 @@ async def main(model: str, window: int) -> dict[str, Any]:
     backend = VLLMInProcessBackend(
         VLLMInProcessOptions(
             model,
-            max_model_len=window,
+            context_window=window,
             dtype="bfloat16",
             gpu_memory_utilization=0.2,
             engine={"enforce_eager": True, "max_num_seqs": 16},

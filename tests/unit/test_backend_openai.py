@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import datetime
 import gc
 import json
 import logging
@@ -278,18 +279,58 @@ async def test_a_backend_that_is_dropped_closes_its_connections(server: PickySer
 
 
 def test_aclose_closes_the_clients_of_other_running_loops(server: PickyServer) -> None:
-    """The synchronous facade's loop runs in a thread: closing from another loop closes its client there."""
+    """The synchronous facade's loop runs in a thread: closing from another loop closes its client there, soon."""
     backend = backend_at(server.url)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     asyncio.run_coroutine_threadsafe(backend.generate(PROMPT), loop).result(20)
     asyncio.run(backend.aclose())
+    asyncio.run_coroutine_threadsafe(_others_done(), loop).result(20)
     loop.call_soon_threadsafe(loop.stop)
     thread.join(20)
     loop.close()
     del backend
     gc.collect()  # the loop ended without its shutdown hooks: only `aclose` can have closed the connection
+
+
+async def _others_done() -> None:
+    """Waits until the running loop has no other task."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    await asyncio.gather(*others)
+
+
+@pytest.mark.usefixtures("transport")
+def test_aclose_does_not_wait_for_the_loop_that_waits_for_it(server: PickyServer) -> None:
+    """A `with Ranker` inside a coroutine blocks its own loop while another loop closes: that ends, and no socket stays open."""
+
+    async def main() -> None:
+        backend = backend_at(server.url)
+        await backend.generate(PROMPT)
+        closing = threading.Thread(target=lambda: asyncio.run(backend.aclose()), daemon=True)
+        closing.start()
+        closing.join(10)  # the loop is blocked meanwhile, as by a synchronous `close`
+        assert not closing.is_alive()
+
+    asyncio.run(main())
+    gc.collect()
+
+
+def test_closing_from_two_sides_at_once_is_closing_once(server: PickyServer, caplog: pytest.LogCaptureFixture) -> None:
+    """A loop that closes its own client while another loop has asked it to leaves no complaint behind."""
+
+    async def main() -> None:
+        backend = backend_at(server.url)
+        await backend.generate(PROMPT)
+        other = threading.Thread(target=lambda: asyncio.run(backend.aclose()))
+        other.start()
+        other.join(10)
+        await backend.aclose()
+        await _others_done()
+
+    asyncio.run(main())
+    gc.collect()
+    assert not caplog.records
 
 
 # -- setting up -------------------------------------------------------------------------------------------------------------
@@ -329,6 +370,11 @@ async def test_a_local_server_needs_no_key(server: PickyServer, monkeypatch: pyt
         ({"thinking_tokens": -1}, "backend.thinking_tokens"),
         ({"temperature": -0.1}, "backend.temperature"),
         ({"temperature": math.nan}, "backend.temperature"),
+        ({"temperature": math.inf}, "backend.temperature"),
+        ({"extra_body": {"since": datetime.date(2026, 1, 1)}}, "backend.extra_body"),
+        ({"extra_body": {"top_p": math.inf}}, "backend.extra_body"),
+        ({"extra_body": {"stop": {"a", "b"}}}, "backend.extra_body"),
+        ({"context_window": 1000, "thinking_tokens": 1000}, "backend.thinking_tokens"),
         ({"timeout_s": 0}, "backend.timeout_s"),
     ],
 )
@@ -473,6 +519,29 @@ async def test_a_refused_prompt_teaches_the_window() -> None:
             await backend.generate(PROMPT)
         assert caught.value.window == 4096
         assert (await backend.info()).context_window == 4096
+        await backend.aclose()
+
+
+async def test_thinking_tokens_are_kept_free_in_the_window(server: PickyServer) -> None:
+    """Wherever the window is from (options, list of models, a refusal), prompt and answer get what the thinking leaves."""
+    given = backend_at(server.url, context_window=5000, thinking_tokens=1500)
+    assert (await given.info()).context_window == 3500
+    with picky(_models({"data": [{"id": "m", "max_model_len": 4096}]})) as listing:
+        told = backend_at(listing.url, thinking_tokens=1500)
+        assert (await told.info()).context_window == 2596
+        await told.aclose()
+        thoughtful = backend_at(listing.url, thinking_tokens=4096)
+        with pytest.raises(ConfigError, match="4096 tokens") as caught:
+            await thoughtful.info()
+        assert caught.value.field == "backend.thinking_tokens"
+        await thoughtful.aclose()
+    said = "This model's maximum context length is 4096 tokens. However, your request has 5000 input tokens."
+    with picky(_models({"data": []}), answer=openai_error(said)) as refusing:
+        backend = backend_at(refusing.url, thinking_tokens=1500)
+        with pytest.raises(ContextLengthError) as refused:
+            await backend.generate(PROMPT)
+        assert refused.value.window == 2596
+        assert (await backend.info()).context_window == 2596
         await backend.aclose()
 
 

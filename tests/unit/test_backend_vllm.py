@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import importlib.util
+import math
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -294,6 +296,15 @@ async def test_no_model_or_several_need_a_name(connect: Connect, names: list[str
     assert all(name in str(caught.value) for name in names)
 
 
+async def test_thinking_tokens_are_kept_free_in_the_window(connect: Connect) -> None:
+    """Prompt and answer get what the thinking leaves of the server's window; nothing left is an error that names the key."""
+    backend = await connect(Imitation(), VLLMOptions(thinking_tokens=1500))
+    assert (await backend.info()).context_window == 548
+    backend = await connect(Imitation(), VLLMOptions(thinking_tokens=2048))
+    with pytest.raises(ConfigError, match=r"backend\.thinking_tokens.*2048 tokens"):
+        await backend.info()
+
+
 async def test_a_gateway_without_a_list_of_models_needs_a_name(connect: Connect) -> None:
     """With a name, the list is not needed, and the window is unknown; without one, its absence is the error."""
     imitation = Imitation(obeys=("structured_outputs",), lists_models=False)
@@ -358,6 +369,12 @@ def test_v1_is_added_to_a_bare_address(url: str, api: str) -> None:
         (lambda: VLLMOptions(constrain="maybe"), "backend.constrain"),  # type: ignore[arg-type]  # the error is the test
         (lambda: VLLMOptions(timeout_s=0), "backend.timeout_s"),
         (lambda: VLLMOptions(thinking_tokens=-1), "backend.thinking_tokens"),
+        (lambda: VLLMOptions(context_window=512, thinking_tokens=512), "backend.thinking_tokens"),
+        (lambda: VLLMOptions(temperature=math.inf), "backend.temperature"),
+        (lambda: VLLMOptions(extra_body={"since": datetime.date(2026, 1, 1)}), "backend.extra_body"),
+        (lambda: VLLMOptions(extra_body={"top_p": math.nan}), "backend.extra_body"),
+        (lambda: VLLMInProcessOptions(model="m", temperature=math.nan), "backend.temperature"),
+        (lambda: VLLMInProcessOptions(model="m", engine={"dtype": object()}), "backend.engine"),
         (lambda: VLLMInProcessOptions(model=""), "backend.model"),
         (lambda: VLLMInProcessOptions(model="m", max_batch=0), "backend.max_batch"),
         (lambda: VLLMInProcessOptions(model="m", gpu_memory_utilization=2), "backend.gpu_memory_utilization"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -60,7 +59,7 @@ def batcher(engine: Engine) -> Iterator[Batcher[Engine, int, int]]:
     made: Batcher[Engine, int, int] = Batcher(engine.open, Engine.work, Engine.close, max_batch=4)
     yield made
     engine.gate.set()
-    made.close()
+    made.close().result(WAIT_S)
 
 
 def test_what_waits_together_is_answered_together(batcher: Batcher[Engine, int, int], engine: Engine) -> None:
@@ -118,8 +117,9 @@ def test_closing_frees_the_engine_once_and_a_question_opens_it_again(
 ) -> None:
     """`close` is idempotent, and not the end."""
     assert batcher.submit(1).result(WAIT_S) == 2
-    batcher.close()
-    batcher.close()
+    closing = batcher.close()
+    closing.result(WAIT_S)
+    batcher.close().result(WAIT_S)
     assert (engine.opened, engine.closed) == (1, 1)
     assert batcher.submit(2).result(WAIT_S) == 4
     assert (engine.opened, engine.closed) == (2, 1)
@@ -131,12 +131,11 @@ def test_closing_leaves_nobody_waiting(batcher: Batcher[Engine, int, int], engin
     running = batcher.submit(1)
     assert engine.started.wait(WAIT_S)
     waiting = batcher.submit(2)
-    closing = threading.Thread(target=batcher.close)
-    closing.start()
-    while not batcher._closing:  # the thread has reached the point from which nothing more is taken
-        time.sleep(0.001)
+    closing = batcher.close()
+    assert not closing.cancel()  # one of those who wait for the end cannot take it from the others
+    assert not closing.done()
     engine.gate.set()
-    closing.join(WAIT_S)
+    closing.result(WAIT_S)
     assert running.result(WAIT_S) == 2
     with pytest.raises(BackendError, match="closed"):
         waiting.result(WAIT_S)
@@ -156,7 +155,7 @@ def test_an_engine_that_does_not_open_tells_everybody_and_is_tried_again() -> No
     with pytest.raises(OSError, match="no such model"):
         batcher.submit(1).result(WAIT_S)
     assert len(tries) >= 1
-    batcher.close()
+    batcher.close().result(WAIT_S)
 
 
 def test_several_event_loops_share_the_engine(batcher: Batcher[Engine, int, int], engine: Engine) -> None:

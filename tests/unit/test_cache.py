@@ -19,7 +19,16 @@ import pytest
 from llmrank.backends.cache import HIT, CachedBackend
 from llmrank.cache import AnswerCache, CacheStats
 from llmrank.codec import cache_key
-from llmrank.errors import ConfigError, ServerError
+from llmrank.errors import (
+    AuthenticationError,
+    BackendError,
+    BackendTimeoutError,
+    ConfigError,
+    DeadlineError,
+    ServerError,
+    UnreachableError,
+)
+from llmrank.protocols import ModelInfo
 from llmrank.types import Completion, Message, Prompt, Usage
 from tests.unit.scripted import ScriptedBackend
 
@@ -91,9 +100,9 @@ async def test_another_model_has_its_own_answers(cache: AnswerCache) -> None:
 
 
 async def test_answers_outlive_the_process(path: Path) -> None:
-    """A closed file is opened again with all its answers, an answer without text among them."""
+    """A closed file is opened again with all its answers."""
     with closing(AnswerCache(path)) as cache:
-        await CachedBackend(ScriptedBackend(lambda prompt: None), cache).generate(prompt())
+        await CachedBackend(ScriptedBackend(lambda prompt: ANSWER), cache).generate(prompt())
     with closing(AnswerCache(path)) as cache:
         assert (await CachedBackend(ScriptedBackend(), cache).generate(prompt())).usage == HIT
 
@@ -105,6 +114,23 @@ async def test_errors_are_not_kept(cache: AnswerCache) -> None:
     with pytest.raises(ServerError):
         await backend.generate(prompt())
     assert await backend.generate(prompt()) == ANSWER
+
+
+@pytest.mark.parametrize("text", [None, "", " \n"])
+async def test_an_answer_that_says_nothing_is_not_kept(cache: AnswerCache, text: str | None) -> None:
+    """A server in trouble may answer without text; once it has recovered it is asked again."""
+    script: Iterator[Any] = iter([Completion(text, "length"), ANSWER])
+    backend = CachedBackend(ScriptedBackend(lambda prompt: next(script)), cache)
+    assert (await backend.generate(prompt())).text == text
+    assert await backend.generate(prompt()) == ANSWER
+    assert (await backend.generate(prompt())).usage == HIT
+
+
+async def test_probabilities_without_text_are_kept(cache: AnswerCache) -> None:
+    """The labels' log-probabilities are an answer, even where the token sampled was a space."""
+    backend = CachedBackend(ScriptedBackend(lambda prompt: replace(ANSWER, text=" ")), cache)
+    await backend.generate(prompt())
+    assert (await backend.generate(prompt())).usage == HIT
 
 
 @pytest.mark.parametrize("row", ["{", '{"text": 5}', '{"who": "a later version"}', b"\xff", 5, "[" * 100_000])
@@ -180,7 +206,7 @@ async def test_scores_are_kept_one_by_one(cache: AnswerCache) -> None:
     mixed = await backend.score(scoring("Ran", "Heat", "Ran", "Alien"))
     assert server.prompts[1].continuations == ("Ran",)
     assert [score.logprob for score in mixed.scores] == [loglik("Films:\n", text) for text in ("Ran", "Heat", "Ran", "Alien")]
-    assert mixed.usage == Usage(prompt_tokens=50, calls=1)
+    assert mixed.usage == Usage(prompt_tokens=50, calls=1, cache_hits=2)
     known = await backend.score(scoring("Ran", "Alien"))
     assert known.usage == HIT
     assert len(server.prompts) == 2
@@ -193,6 +219,62 @@ async def test_a_first_score_prompt_is_passed_on_as_it_is(cache: AnswerCache) ->
     asked = scoring("Alien", "Heat")
     await CachedBackend(server, cache).score(asked)
     assert server.prompts == [asked]
+
+
+class Away(ScriptedBackend):
+    """A server that tells its window, or is away while `problem` is set."""
+
+    def __init__(self, window: int | None, problem: BackendError | None = None) -> None:
+        super().__init__(lambda prompt: ANSWER, window=window)
+        self.problem = problem
+
+    async def info(self) -> ModelInfo:
+        if self.problem is not None:
+            raise self.problem
+        return await super().info()
+
+
+@pytest.mark.parametrize("window", [4096, None])
+@pytest.mark.parametrize("problem", [UnreachableError("down"), BackendTimeoutError("slow"), DeadlineError("late")])
+async def test_kept_answers_need_no_server(path: Path, window: int | None, problem: BackendError) -> None:
+    """The window last told is given while the server is away, also by another process; then its answers are found."""
+    for told in (1024, window):
+        with closing(AnswerCache(path)) as cache:
+            backend = CachedBackend(Away(told), cache)
+            assert (await backend.info()).context_window == told
+            await backend.generate(prompt())
+    with closing(AnswerCache(path)) as cache:
+        backend = CachedBackend(Away(None, problem), cache)
+        assert await backend.info() == ModelInfo(window)
+        assert (await backend.generate(prompt())).usage == HIT
+
+
+async def test_the_windows_of_models_are_kept_apart(cache: AnswerCache) -> None:
+    """Another model's window is no substitute, and an error that does not mean "away" is no reason for one."""
+
+    class Other(Away):
+        @property
+        def identity(self) -> Mapping[str, Any]:
+            return {"kind": "other"}
+
+    server = Away(4096)
+    await CachedBackend(server, cache).info()
+    with pytest.raises(UnreachableError):
+        await CachedBackend(Other(None, UnreachableError("down")), cache).info()
+    server.problem = AuthenticationError("wrong key")
+    with pytest.raises(AuthenticationError):
+        await CachedBackend(server, cache).info()
+
+
+async def test_a_window_that_cannot_be_kept_is_told_all_the_same(cache: AnswerCache) -> None:
+    """A cache that fails does not keep a model from being asked; without it, a server's absence is what it is."""
+    server = Away(4096)
+    backend = CachedBackend(server, cache)
+    cache.close()
+    assert (await backend.info()).context_window == 4096
+    server.problem = UnreachableError("down")
+    with pytest.raises(UnreachableError):
+        await backend.info()
 
 
 async def test_a_full_disk_loses_no_answer(cache: AnswerCache, path: Path) -> None:

@@ -21,7 +21,7 @@ from llmrank.types import Message, Prompt
     ("options", "message"),
     [
         ({"model": "smolm2-135m-instruct"}, r"backend\.model: no such embedded model .*did you mean 'smollm2-135m-instruct'"),
-        ({"n_ctx": 0}, r"backend\.n_ctx: is too small"),
+        ({"context_window": 0}, r"backend\.context_window: is too small"),
         ({"slots": 0}, r"backend\.slots: is too small"),
         ({"n_threads": 0}, r"backend\.n_threads: must be positive"),
     ],

@@ -234,17 +234,37 @@ def test_all_prompts_pause_together() -> None:
     run(main())
 
 
-def test_a_pause_longer_than_the_deadline_fails_all_at_once() -> None:
-    """Nobody sits out a pause at whose end there is no time left."""
+def test_a_pause_longer_than_the_deadline_costs_one_prompt() -> None:
+    """The prompt that is told to wait too long gives up at once; those not yet asked, or in flight, lose nothing by it."""
 
     async def main() -> None:
-        server = Server(RateLimitError("429", retry_after=3600))
-        backend = RetryBackend(server)
-        for text in ("first", "second"):
-            with pytest.raises(DeadlineError, match=r"3600\.0 s"):
-                await backend.generate(prompt(text))
-        assert now() < 0.1
-        assert len(server.asked) == 1
+        server = Server(1.0, 1.0, RateLimitError("429", retry_after=90), *[1.0] * 1000)
+        backend = RetryBackend(server, Limits(deadline_s=60), Gate(4))
+        answers = await asyncio.gather(*[backend.generate(prompt(str(n))) for n in range(300)], return_exceptions=True)
+        lost = [answer for answer in answers if not isinstance(answer, Completion)]
+        assert len(lost) == 1
+        assert isinstance(lost[0], DeadlineError)
+        assert "90.0 s" in str(lost[0])
+        asked = sorted(server.asked)
+        assert asked[2] == pytest.approx(0)
+        assert asked[3] >= 90
+        assert max(answer.usage.seconds for answer in answers if isinstance(answer, Completion)) < 1.1
+
+    run(main())
+
+
+def test_a_prompt_that_failed_otherwise_is_not_charged_the_pause_of_another() -> None:
+    """An attempt that broke off comes again after a pause that another prompt was told, however short its own time."""
+
+    async def main() -> None:
+        server = Server(UnreachableError("reset"), RateLimitError("429", retry_after=90))
+        backend = RetryBackend(server, Limits(deadline_s=60, jitter=False))
+        broken = asyncio.create_task(backend.generate(prompt("broken")))
+        await asyncio.sleep(0.1)
+        with pytest.raises(DeadlineError):
+            await backend.generate(prompt("refused"))
+        assert (await broken).usage.seconds == pytest.approx(0.5)
+        assert now() == pytest.approx(90.1)
 
     run(main())
 
@@ -289,17 +309,15 @@ def test_a_prompt_that_was_refused_goes_before_new_ones() -> None:
     assert run(main()) == ["a", "b", "a", "c"]
 
 
-def test_a_pause_does_not_outlast_the_deadline() -> None:
-    """A prompt whose pause and jitter use up all of its time ends at its deadline, and is not sent off only to be cut off."""
+def test_a_wait_of_its_own_does_not_outlast_the_deadline() -> None:
+    """A prompt whose own pause and backoff use up all of its time gives up before the wait, not after it."""
 
     async def main() -> None:
         server = Server(RateLimitError("429", retry_after=9))
-        backend = RetryBackend(server, Limits(deadline_s=10, initial_wait_s=1e9, max_wait_s=1e9))
-        with pytest.raises(DeadlineError):
+        backend = RetryBackend(server, Limits(deadline_s=10, initial_wait_s=5, jitter=False))
+        with pytest.raises(DeadlineError, match=r"asked to wait 9\.0 s"):
             await backend.generate(prompt("first"))
-        with pytest.raises(DeadlineError, match="the time is used up"):
-            await backend.generate(prompt("second"))
-        assert now() == pytest.approx(10, abs=1e-3)
+        assert now() < 0.1
         assert len(server.asked) == 1
 
     run(main())
