@@ -315,8 +315,11 @@ class Budget:
 
     def _too_small(self, tokens: int, candidates: Sequence[str], reserve: int) -> BudgetError:
         assumed = " (assumed: neither the server nor the configuration names it)" if self.assumed else ""
+        what = f"it needs {tokens} tokens and what follows"
+        if candidates:
+            what = f"{len(candidates)} candidates need {tokens} tokens and the answer"
         return BudgetError(
-            f"with every text cut short {len(candidates)} candidates need {tokens} tokens and the answer {reserve}, "
+            f"with every text cut short {what} {reserve}, "
             f"more than the model's window of {self.window}{assumed}; counted by {self.counter.name}",
             field="prompt",
             fix="rank fewer candidates at once (prefilter.keep) or choose a model with a larger window",
@@ -334,8 +337,8 @@ def _render(
     shown_history = history[dropped:]
     shown_candidates = candidates
     if cap is not None:
-        shown_history = tuple(_shorten(text, cap) for text in shown_history)
-        shown_candidates = tuple(_shorten(text, cap) for text in candidates)
+        shown_history = tuple(shorten(text, cap) for text in shown_history)
+        shown_candidates = tuple(shorten(text, cap) for text in candidates)
     rendered = render(shown_history, shown_candidates)
     return Fitted(
         rendered=rendered if isinstance(rendered, str) else tuple(rendered),
@@ -369,7 +372,7 @@ def _largest(low: int, high: int, attempt: Callable[[int], Fitted | None]) -> Fi
     return best
 
 
-def _shorten(text: str, cap: int) -> str:
+def shorten(text: str, cap: int) -> str:
     """At most `cap` UTF-8 bytes of a text, cut at a word where there is one near, with an ellipsis if it was cut."""
     encoded = text.encode()
     if len(encoded) <= cap:

@@ -92,8 +92,11 @@ class Fusion:
     def apply(self, ranking: Ranking, scores: Mapping[str, Sequence[float]]) -> Ranking:
         """A ranking with its items in the new order, and on each item the fused score and its parts.
 
-        Items that the model did not rank get no more from it than the last of those that it did. Where it ranked none
-        (status ``fallback`` or ``error``) its part is 0 for all: an order that is not the model's earns none of its weight.
+        Items that the model left out of its answer are probably worse than those in it: they get what the last of these gets.
+        Nothing is known of items that it was never asked about with success: those that stand ahead of a ranked one (their
+        window kept its order), and all that it did not rank if a prompt failed (`Ranking.error`). They get its mean score, so
+        that its part is 0 for them. Where it ranked none (status ``fallback`` or ``error``) its part is 0 for all: an order
+        that is not the model's earns none of its weight.
 
         Args:
             ranking: The model's, with all of its items.
@@ -102,7 +105,7 @@ class Fusion:
         Raises:
             ConfigError: a part with a weight has no scores.
         """
-        own = _model_scores(ranking.items)
+        own = _model_scores(ranking.items, failed=ranking.error is not None)
         fused = self.fuse({**scores, LLM: own}, len(ranking.items))
         items = (
             replace(ranking.items[one.position], rank=rank, score=one.score, parts=one.parts)
@@ -146,14 +149,20 @@ def z_scores(values: Sequence[float]) -> list[float]:
     return [(value - mean) / deviation for value in spread]
 
 
-def _model_scores(items: Sequence[RankedItem]) -> list[float]:
-    """The model's scores in its order: its own if each item it ranked has one, else linear in the rank."""
-    ranked = sum(item.ranked_by == "model" for item in items)
-    own = [item.score for item in items if item.ranked_by == "model" and item.score is not None]
-    if len(own) < ranked:
-        own = [float(len(items) - place) for place in range(ranked)]
+def _model_scores(items: Sequence[RankedItem], *, failed: bool) -> list[float]:
+    """The model's scores in its order: its own if each item it ranked has one, else linear in the rank.
+
+    Args:
+        items: The ranking's.
+        failed: Whether a prompt got no answer; see `Fusion.apply` on what that means for items that are not ranked.
+    """
+    places = [place for place, item in enumerate(items) if item.ranked_by == "model"]
+    own = [score for place in places if (score := items[place].score) is not None]
+    if len(own) < len(places):
+        own = [float(len(items) - place) for place in range(len(places))]
     if not own:
         return [0.0] * len(items)
-    lowest = min(own)
-    scores = iter(own)
-    return [next(scores) if item.ranked_by == "model" else lowest for item in items]
+    mean = math.fsum(score / len(own) for score in own)  # divided first: a sum of large scores would overflow
+    left_out = mean if failed else min(own)
+    scores = dict(zip(places, own, strict=True))
+    return [scores.get(place, left_out if place > places[-1] else mean) for place in range(len(items))]

@@ -15,8 +15,8 @@ Status: TypeAlias = Literal["ok", "repaired", "partial", "fallback", "error"]
 """How an order came about.
 
 ok        the model ranked every candidate and the answer had the form asked for
-repaired  the model ranked every candidate, but the answer had to be repaired to read it
-partial   the model ranked some candidates; the others follow in prefilter order (`Ranking.filled`)
+repaired  the model ranked every candidate, but the answer had to be repaired to read it, or an earlier step gave no text
+partial   the model ranked some candidates; `Ranking.filled` names the others
 fallback  the model answered, but nothing in it could be read as a ranking: prefilter order
 error     the backend did not answer: prefilter order, and `Ranking.error` says why
 """
@@ -260,7 +260,8 @@ class Ranking:
         items: Best first; a permutation of the candidates that passed the prefilter, or its first `top_k`.
         status: See `Status`.
         repairs: What had to be repaired to read the answer, a sentence each.
-        filled: Ids that the model did not rank; they follow the others in prefilter order.
+        filled: Ids that the model did not rank. Those that an answer left out follow the ranked ones of their window in
+            prefilter order; a window without a readable answer keeps its order, so its items may stand ahead of ranked ones.
         invented: Labels or titles in the answer that name no candidate.
         cut: What the prompts did not show.
         usage: What was spent.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import TypeAlias
 
 from llmrank.budget import Budget
 from llmrank.errors import ConfigError
@@ -23,6 +24,9 @@ MAX_QUERY_CHARS = 4000
 
 TEMPLATE_VALUES = frozenset({"history", "candidates", "query", "answer", "answers", "domain"})
 """The names that every template sees; `prompts/README.md` tells what they hold."""
+
+Shown: TypeAlias = str | tuple[str, ...] | None
+"""A field's text, or texts if it has several; None if the item lacks it."""
 
 _ITEM_CACHE = 65_536  # items; a text is some 100 bytes
 
@@ -125,8 +129,7 @@ class PromptWriter:
     def __init__(self, options: PromptOptions, templates: Templates | None = None) -> None:
         self.options = options
         self.template: Template = (templates or Templates(*options.directories)).get(options.template)
-        # By value: two items of one id may differ (a caller may pass Items of their own).
-        self._item_line = lru_cache(maxsize=_ITEM_CACHE)(self._render_item)
+        self._cached_line = lru_cache(maxsize=_ITEM_CACHE)(self._render_item)
 
     @property
     def fingerprint(self) -> str:
@@ -136,6 +139,18 @@ class PromptWriter:
     def item_text(self, item: Item) -> str:
         """An item as the model sees it: the chosen fields on one clean line (``_item.jinja``), cut to `max_item_chars`."""
         return self._item_line(item)[0]
+
+    def shortens(self, item: Item) -> bool:
+        """True if the item's text is longer than `max_item_chars` and so is not shown whole."""
+        return self._item_line(item)[1]
+
+    def _item_line(self, item: Item) -> tuple[str, bool]:
+        """The item's line, and whether it had to be cut."""
+        # Kept by the texts that it is made of: two items of one id may differ (a caller may pass Items of their own), and
+        # other attributes may hold what cannot be compared (arrays).
+        return self._cached_line(
+            tuple(_texts(item.title if name == "title" else item.attributes.get(name)) for name in self.options.fields)
+        )
 
     def write(
         self,
@@ -225,9 +240,11 @@ class PromptWriter:
                 f"there are {len(LETTERS)} letters for {count} candidates", field="prompt.labels", fix="use auto or numbers"
             ) from error
 
-    def _render_item(self, item: Item) -> tuple[str, bool]:
-        """The item's line, and whether it had to be cut."""
-        fields = {name: shown for name in self.options.fields if (shown := _shown(item, name)) is not None}
+    def _render_item(self, texts: tuple[Shown, ...]) -> tuple[str, bool]:
+        """The line of an item with these texts in its fields, and whether it had to be cut."""
+        fields = {
+            name: shown for name, text in zip(self.options.fields, texts, strict=True) if (shown := _clean(text)) is not None
+        }
         line = clean_text(self.template.render_item({"fields": fields}))
         return cut_text(line, self.options.max_item_chars), len(line) > self.options.max_item_chars
 
@@ -244,15 +261,30 @@ def _query(query: str | None) -> str | None:
     return None if text == EMPTY else text
 
 
-def _shown(item: Item, name: str) -> str | tuple[str, ...] | None:
-    """A field's clean text, or texts if it has several; None if the item lacks it or nothing visible is in it."""
-    value = item.title if name == "title" else item.attributes.get(name)
+def _texts(value: object) -> Shown:
+    """A title or attribute as text, as it stands; a list's members without those that are none."""
+    if isinstance(value, str):  # most are, and this is done for each item of each prompt
+        return value
+    tolist = getattr(value, "tolist", None)
+    if callable(tolist):  # NumPy's arrays and numbers, which data frames and Parquet files hold
+        value = tolist()
     if isinstance(value, list | tuple | set | frozenset):
-        parts = sorted(map(str, value)) if isinstance(value, set | frozenset) else map(str, value)
-        texts = tuple(text for part in parts if (text := clean_text(part)) != EMPTY)
-        return texts or None
+        known = tuple([text for member in value if (text := _text(member)) is not None])
+        return tuple(sorted(known)) if isinstance(value, set | frozenset) else known
+    return _text(value)
+
+
+def _text(value: object) -> str | None:
+    if isinstance(value, str):
+        return value
     if value is None or (isinstance(value, float) and value != value):  # NaN: how data frames say "none"
         return None
     # A column with gaps makes data frames write years as 1995.0.
-    text = clean_text(str(int(value) if isinstance(value, float) and value.is_integer() else value))
-    return None if text == EMPTY else text
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+def _clean(text: Shown) -> Shown:
+    """The field's clean text or texts; None if nothing visible is in them."""
+    if isinstance(text, tuple):
+        return tuple(clean for part in text if (clean := clean_text(part)) != EMPTY) or None
+    return None if text is None or (clean := clean_text(text)) == EMPTY else clean

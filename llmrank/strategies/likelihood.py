@@ -8,16 +8,19 @@ domain-conditional pointwise mutual information (Holtzman et al. 2021, "Surface 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from llmrank.budget import Budget
-from llmrank.errors import BackendError, ConfigError
+from llmrank.budget import ITEM_FLOOR, Budget, shorten
+from llmrank.errors import BackendError, BudgetError, ConfigError, ContextLengthError
 from llmrank.protocols import Flow
 from llmrank.strategies.outcome import failed, ranked
+from llmrank.strategies.shrink import Flowing, TooLong, shrinking
 from llmrank.types import Capability, Completion, ContinuationScore, Item, Prompt, Ranking, ResolvedRequest
 from llmrank.writer import PromptWriter, Written
+
+TOKENS_AROUND = 2
+"""What a scored text takes besides itself: the token that begins a text, and the one that servers must generate after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +70,17 @@ class Likelihood:
 
     def flow(self, request: ResolvedRequest, budget: Budget) -> Flow:
         """One prompt scores all candidates; with `pmi_weight`, one more a candidate, the same for every user (so cached)."""
-        return self._flow(request, budget)
+        return shrinking(
+            lambda smaller: self._attempt(request, smaller),
+            budget,
+            lambda error: failed(request.candidates, error, strategy=self.name, fingerprint=self._writer.fingerprint),
+        )
 
-    def _flow(
-        self, request: ResolvedRequest, budget: Budget
-    ) -> Generator[Sequence[Prompt], Sequence[Completion | BackendError], Ranking]:
+    def _attempt(self, request: ResolvedRequest, budget: Budget) -> Flowing[Ranking]:
         candidates = tuple(request.candidates)
         # The line break belongs to the continuation: it is what says that the title ends here.
-        texts = tuple(self._writer.item_text(item) + "\n" for item in candidates)
-        reserve = max(budget.counter.count(text) for text in texts) + 1
-        written = self._writer.write(request, (), budget, reserve=reserve)
+        lines, reserve, written = self._fit(request, candidates, budget)
+        texts = tuple(line + "\n" for line in lines)
         asked = self._prompt(written, texts, tuple(item.id for item in candidates))
         prompts = [asked]
         if self._options.pmi_weight:
@@ -84,9 +88,10 @@ class Likelihood:
             blank = self._writer.write(nobody, (), budget, reserve=reserve)
             prompts += [self._prompt(blank, (text,), (item.id,)) for text, item in zip(texts, candidates, strict=True)]
         conditional, *unconditional = yield prompts
-        fingerprint = written.fingerprint
+        if isinstance(conditional, ContextLengthError):
+            raise TooLong(conditional)
         if isinstance(conditional, BackendError):
-            return failed(candidates, conditional, strategy=self.name, fingerprint=fingerprint, cut=written.cut)
+            return failed(candidates, conditional, strategy=self.name, fingerprint=written.fingerprint, cut=written.cut)
 
         scores = [self._value(score) for score in conditional.scores]
         repairs: tuple[str, ...] = ()
@@ -102,6 +107,39 @@ class Likelihood:
                 else scores
             )
         return self._ranking(candidates, scores, written, conditional, repairs, problems)
+
+    def _fit(
+        self, request: ResolvedRequest, candidates: tuple[Item, ...], budget: Budget
+    ) -> tuple[tuple[str, ...], int, Written]:
+        """The candidates' lines, the tokens kept for the longest of them, and the prefix before it.
+
+        The history is cut first; where the longest line does not fit behind what is left of it, the longest lines are cut.
+
+        Raises:
+            BudgetError: a line of `ITEM_FLOOR` bytes does not fit either.
+        """
+        whole = tuple(self._writer.item_text(item) for item in candidates)
+        lines = whole
+        while True:
+            reserve = max(budget.counter.count(line + "\n") for line in lines) + TOKENS_AROUND
+            try:
+                written = self._writer.write(request, (), budget, reserve=reserve)
+                break
+            except BudgetError:
+                longest = max(len(line.encode()) for line in lines)
+                if longest <= ITEM_FLOOR:
+                    raise
+                lines = tuple(shorten(line, max(ITEM_FLOOR, longest * 3 // 4)) for line in lines)
+        cut_short = [
+            item.id
+            for item, line, before in zip(candidates, lines, whole, strict=True)
+            if line != before or self._writer.shortens(item)
+        ]
+        assumed = budget.window if budget.assumed and lines != whole else written.cut.assumed_window
+        cut = replace(
+            written.cut, item_texts=tuple(dict.fromkeys([*written.cut.item_texts, *cut_short])), assumed_window=assumed
+        )
+        return lines, reserve, replace(written, cut=cut)
 
     def _prompt(self, written: Written, texts: tuple[str, ...], item_ids: tuple[str, ...]) -> Prompt:
         return Prompt(prefix=written.prefix, continuations=texts, item_ids=item_ids, fingerprint=written.fingerprint)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from llmrank.errors import BackendError
-from llmrank.types import Cut, Item, RankedItem, Ranking, Status
-
-_WORST_LAST: tuple[Status, ...] = ("ok", "repaired", "partial", "fallback", "error")
+from llmrank.types import Cut, Item, RankedItem, Ranking
 
 
 def ranked(
@@ -32,7 +30,13 @@ def ranked(
 
 
 def failed(
-    candidates: Sequence[Item], error: BackendError, *, strategy: str, fingerprint: str, cut: Cut | None = None
+    candidates: Sequence[Item],
+    error: BackendError,
+    *,
+    strategy: str,
+    fingerprint: str,
+    cut: Cut | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Ranking:
     """The Ranking for a backend that did not answer: the order given, and why."""
     ids = tuple(item.id for item in candidates)
@@ -44,12 +48,8 @@ def failed(
         error=error,
         strategy=strategy,
         fingerprint=fingerprint,
+        notes=notes,
     )
-
-
-def worst(statuses: Iterable[Status]) -> Status:
-    """The status that tells most about what went wrong."""
-    return max(statuses, key=_WORST_LAST.index, default="ok")
 
 
 def join_cuts(cuts: Iterable[Cut]) -> Cut:

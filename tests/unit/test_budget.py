@@ -70,8 +70,8 @@ def test_what_is_fitted_fits_and_no_candidate_is_lost(request_: tuple[list[str],
         fitted = Budget(window, counter).fit(render, history=history, candidates=candidates, reserve=reserve)
     except BudgetError:
         shortest = render(
-            [budget_module._shorten(text, ITEM_FLOOR) for text in history[-1:]],
-            [budget_module._shorten(text, ITEM_FLOOR) for text in candidates],
+            [budget_module.shorten(text, ITEM_FLOOR) for text in history[-1:]],
+            [budget_module.shorten(text, ITEM_FLOOR) for text in candidates],
         )
         assert counter.count_messages(shortest) + reserve > window, "refused though the shortest prompt fits"
         return
@@ -110,9 +110,7 @@ def test_the_cut_is_minimal(request_: tuple[list[str], list[str], int, int]) -> 
         assert len(fitted.history) <= 1
         assert not fits(history[-1:], candidates)
         longest = max(len(text.encode()) for text in (*fitted.history, *fitted.candidates))
-        assert not fits(
-            *([budget_module._shorten(text, longest + 5) for text in texts] for texts in (history[-1:], candidates))
-        )
+        assert not fits(*([budget_module.shorten(text, longest + 5) for text in texts] for texts in (history[-1:], candidates)))
     elif fitted.dropped:
         assert not fits(history[fitted.dropped - 1 :], candidates)
 

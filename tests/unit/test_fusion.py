@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrank.errors import ConfigError
+from llmrank.errors import ConfigError, UnreachableError
 from llmrank.fusion import Fused, Fusion, z_scores
 from llmrank.types import Item, RankedItem, Ranking
 
@@ -148,6 +149,30 @@ def test_items_that_the_model_did_not_rank_share_its_lowest_score() -> None:
     given_by_model = {item.id: item.parts["llm"] for item in after.items}
     assert given_by_model["b"] == given_by_model["c"] == given_by_model["d"] < given_by_model["a"]
     assert after.item_ids == ["a", "d", "b", "c"]
+
+
+def test_items_left_out_of_an_answer_are_no_better_than_the_last_in_it() -> None:
+    """Behind all ranked items, and no prompt failed: the model saw them and did not name them."""
+    before = ranking(("a", -1.0, True), ("b", -3.0, True), ("c", None, False))
+    parts = {item.id: item.parts["llm"] for item in Fusion({"llm": 1}).apply(before, {}).items}
+    assert parts["c"] == parts["b"] < parts["a"]
+
+
+def test_of_items_whose_window_could_not_be_read_nothing_is_known() -> None:
+    """They kept their places, ahead of ranked ones: the model's part is 0 for them, and they do not fall behind its last."""
+    before = ranking(("a", None, False), ("b", None, False), ("c", None, True), ("d", None, True), ("e", None, True))
+    after = Fusion({"llm": 1, "prefilter": 0.01}).apply(before, {"prefilter": [0.9, 0.8, 0.1, 0.1, 0.1]})
+    parts = {item.id: item.parts["llm"] for item in after.items}
+    assert parts["a"] == parts["b"] == pytest.approx(0)
+    assert after.item_ids == ["c", "a", "b", "d", "e"]
+
+
+def test_where_a_prompt_failed_nothing_is_known_of_what_is_not_ranked() -> None:
+    """The failed window may be the last one of the list, whose items stand behind the ranked ones anyway."""
+    before = replace(ranking(("a", None, True), ("b", None, True), ("c", None, False)), error=UnreachableError("gone"))
+    after = Fusion({"llm": 1, "prefilter": 0.01}).apply(before, {"prefilter": [0.1, 0.1, 0.9]})
+    assert after.items[1].id == "c"
+    assert after.items[1].parts["llm"] == pytest.approx(0)
 
 
 def test_an_answer_that_ranked_nothing_has_no_weight() -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from llmrank.budget import Budget, EstimateCounter
-from llmrank.errors import ConfigError, UnreachableError
+from llmrank.errors import ConfigError, ContextLengthError, UnreachableError
 from llmrank.strategies.likelihood import Likelihood, LikelihoodOptions
-from llmrank.types import Completion, ContinuationScore, Event, Item, Ranking, ResolvedRequest
+from llmrank.types import Completion, ContinuationScore, Event, Item, Message, Prompt, Ranking, ResolvedRequest
 from llmrank.writer import PromptOptions, PromptWriter
 
 BUDGET = Budget(4096, EstimateCounter())
@@ -101,3 +102,55 @@ def test_bad_options_are_refused() -> None:
         likelihood(pmi_weight=1.5)
     with pytest.raises(ConfigError, match="likelihood/next-line"):
         Likelihood(PromptWriter(PromptOptions(template="listwise/recency")))
+
+
+class Characters:
+    """A tokenizer that makes a token of each character."""
+
+    name = "characters"
+    remote = False
+
+    def count(self, text: str) -> int:
+        return len(text)
+
+    def count_messages(self, messages: Sequence[Message]) -> int:
+        return sum(len(message.content) for message in messages)
+
+
+@pytest.mark.parametrize("window", range(120, 140))
+def test_the_longest_title_fits_behind_the_prefix(window: int) -> None:
+    """A server adds a token in front of a text and must generate one behind it: in any window, both find room."""
+    history = tuple(Event(Item(str(number), f"Film {number}")) for number in range(100))
+    (prompt,) = next(likelihood().flow(ResolvedRequest(history, ITEMS), Budget(window, Characters())))
+    assert 1 + len(prompt.prefix) + max(map(len, prompt.continuations)) + 1 <= window
+    assert window - len(prompt.prefix) < 24, "no more of the history is dropped than must be"
+
+
+@pytest.mark.parametrize(("named", "windows"), [(90, [200, 90]), (None, [200, 150, 112, 84, 63])])
+def test_a_prefix_too_long_for_the_server_is_cut_and_asked_again(named: int | None, windows: list[int]) -> None:
+    """In the window that the server names, or else in smaller ones; what had to go and why is on the Ranking."""
+    history = tuple(Event(Item(str(number), f"Film {number:03d}")) for number in range(20))
+    flow = likelihood().flow(ResolvedRequest(history, ITEMS), Budget(200, Characters()))
+    step: Sequence[Prompt] = next(flow)
+    for window in windows:
+        assert window - 20 < len(step[0].prefix) <= window
+        if window == windows[-1]:
+            break
+        step = flow.send([ContextLengthError("too long", window=named)])
+    with pytest.raises(StopIteration) as stop:
+        flow.send([scored(-3.0, -1.0, -2.0)])
+    ranking: Ranking = stop.value.value
+    assert (ranking.item_ids, ranking.status) == (["2", "3", "1"], "ok")
+    assert ranking.cut.history == 20 - step[0].prefix.count("Film")
+    assert f"window of 200 tokens too long; asked again for {windows[-1]}" in ranking.notes[-1]
+
+
+def test_a_server_that_finds_everything_too_long_is_given_up_on() -> None:
+    """After a few smaller attempts its error is the ranking's."""
+    flow = likelihood().flow(REQUEST, BUDGET)
+    next(flow)
+    for _ in range(4):
+        flow.send([ContextLengthError("too long")])
+    with pytest.raises(StopIteration) as stop:
+        flow.send([ContextLengthError("too long")])
+    assert (stop.value.value.status, stop.value.value.item_ids) == ("error", ["1", "2", "3"])

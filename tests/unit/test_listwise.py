@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmrank.budget import Budget, EstimateCounter
-from llmrank.errors import BackendError, BudgetError, ConfigError, ContentFilterError, ContextLengthError, UnreachableError
+from llmrank.errors import (
+    BackendError,
+    BudgetError,
+    ConfigError,
+    ContentFilterError,
+    ContextLengthError,
+    RequestError,
+    UnreachableError,
+)
 from llmrank.strategies.listwise import Listwise, ListwiseOptions
-from llmrank.types import Completion, Event, Item, Prompt, Ranking, ResolvedRequest
+from llmrank.types import AnswerFormat, Completion, Event, Item, Prompt, Ranking, ResolvedRequest
 from llmrank.writer import PromptOptions, PromptWriter
 from tests.unit.scripted import shown
 
@@ -29,9 +38,13 @@ def request(count: int, history: int = 3) -> ResolvedRequest:
 
 
 def listwise(template: str = "listwise/sequential", **options: Any) -> Listwise:
-    writer = PromptWriter(PromptOptions(template=template))
-    repairer = PromptWriter(PromptOptions(template="listwise/repair"))
-    return Listwise(writer, ListwiseOptions(**options), repairer=repairer)
+    return Listwise(writer(template), ListwiseOptions(**options), repairer=writer("listwise/repair"))
+
+
+@cache
+def writer(template: str) -> PromptWriter:
+    """It keeps nothing of a request but item texts, so tests may share it."""
+    return PromptWriter(PromptOptions(template=template))
 
 
 def run(
@@ -135,7 +148,7 @@ def test_sliding_windows_bring_the_best_to_the_top() -> None:
 def test_no_candidate_is_lost_and_the_best_wins(count: int, window: int, data: st.DataObject) -> None:
     """For any list, window and step: all candidates come back once, each was shown, and an oracle's best is first."""
     step = data.draw(st.integers(1, window - 1))
-    ranking, prompts = run(listwise(window=window, step=step), request(count), reverse)
+    ranking, prompts = run(listwise(window=window, step=step, max_windows=None), request(count), reverse)
     assert sorted(ranking.item_ids) == sorted(item.id for item in items(count))
     assert ranking.items[0].id == f"c{count - 1}"
     assert {item_id for prompt in prompts for item_id in prompt.item_ids} == set(ranking.item_ids)
@@ -148,6 +161,58 @@ def test_a_list_that_does_not_fit_the_window_of_the_model_slides() -> None:
     assert len(prompts) > 1
     assert ranking.items[0].id == "c59"
     assert len(ranking.items) == 60
+
+
+@settings(deadline=None, max_examples=40)  # other work on the machine must not fail it
+@given(room=st.integers(500, 1500), window=st.none() | st.integers(2, 40), step=st.integers(1, 40))
+def test_a_step_for_a_larger_window_skips_no_candidate(room: int, window: int | None, step: int) -> None:
+    """However few candidates the model's own window holds: each is shown, and the best of any place gets to the top."""
+    step = min(step, window - 1) if window else step
+    strategy = listwise(window=window, step=step, max_windows=None)
+    ranking, prompts = run(strategy, request(60), reverse, Budget(room, EstimateCounter()))
+    assert {item_id for prompt in prompts for item_id in prompt.item_ids} == {item.id for item in request(60).candidates}
+    assert (ranking.status, ranking.filled, ranking.items[0].id) == ("ok", (), "c59")
+
+
+@settings(deadline=None)
+@given(
+    kinds=st.lists(st.sampled_from(["whole", "half", "words", "refused"]), min_size=1, max_size=8),
+    window=st.integers(2, 12),
+    count=st.integers(1, 20),
+)
+def test_the_status_tells_whether_all_was_ranked(kinds: list[str], window: int, count: int) -> None:
+    """Whatever becomes of each window: ok and repaired mean that the model ranked every candidate, and only these do."""
+    asked = iter(kinds * 20)
+
+    def answer(prompt: Prompt) -> str | BackendError:
+        half = reverse(prompt).split(" > ")[: (len(prompt.labels) + 1) // 2]
+        kind = next(asked)
+        if kind == "refused":
+            return ContentFilterError("refused")
+        return {"whole": reverse(prompt), "half": " > ".join(half), "words": "I cannot say."}[kind]
+
+    ranking, _ = run(listwise(window=window), request(count), answer)
+    assert sorted(ranking.item_ids) == sorted(f"c{number}" for number in range(count))
+    assert set(ranking.filled) == {each.id for each in ranking.items if each.ranked_by == "fallback"}
+    assert (ranking.status in ("ok", "repaired")) == (not ranking.filled and ranking.error is None)
+    assert (ranking.status in ("fallback", "error")) == (len(ranking.filled) == count)
+
+
+def test_a_list_of_too_many_windows_is_refused_before_anything_is_asked() -> None:
+    """Windows are asked one after the other, and each costs: the error tells the key, the count and what to do."""
+
+    def never(prompt: Prompt) -> str:
+        raise AssertionError("it was asked")
+
+    tight = Budget(1200, EstimateCounter())
+    for template in ("listwise/sequential", "listwise/nir"):
+        with pytest.raises(RequestError, match=r"strategy\.max_windows: 2,000 candidates need \d+ windows .*prefilter\.keep"):
+            run(listwise(template), request(2000), never, tight)
+    ranking, prompts = run(listwise(window=4, step=2, max_windows=9), request(20), reverse)
+    assert (ranking.status, len(prompts)) == ("ok", 9)
+    with pytest.raises(RequestError, match=r"need 9 windows of 4, .*8 are allowed"):
+        run(listwise(window=4, step=2, max_windows=8), request(20), reverse)
+    assert run(listwise(window=2, step=1, max_windows=None), request(80), reverse)[0].status == "ok"
 
 
 def test_a_window_too_small_for_two_candidates_is_refused() -> None:
@@ -192,6 +257,7 @@ def test_a_repair_that_makes_it_worse_is_not_taken() -> None:
     ranking, prompts = run(listwise(repair=True), request(4), lambda prompt: next(answers))
     assert ranking.item_ids == ["c1", "c0", "c2", "c3"]
     assert len(prompts) == 2
+    assert any("no better" in note for note in ranking.notes)
 
 
 def test_a_prompt_too_long_for_the_server_is_cut_and_asked_again() -> None:
@@ -208,6 +274,7 @@ def test_a_prompt_too_long_for_the_server_is_cut_and_asked_again() -> None:
     assert len(prompts) == 2
     assert ranking.cut.history > 0
     assert ranking.status == "ok"
+    assert any("window of 100000 tokens too long; asked again for 900" in note for note in ranking.notes)
 
 
 def test_a_server_with_a_smaller_window_than_thought_gets_sliding_windows() -> None:
@@ -237,7 +304,16 @@ def test_an_answer_cut_off_says_how_to_allow_more() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"window": 1}, {"step": 0}, {"window": 4, "step": 5}, {"max_tokens": 0}, {"temperature": -1.0}]
+    "options",
+    [
+        {"window": 1},
+        {"step": 0},
+        {"window": 4, "step": 5},
+        {"max_windows": 0},
+        {"max_tokens": 0},
+        {"temperature": -1.0},
+        {"temperature": float("nan")},
+    ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     """Each option has a stated range; a step longer than the window would skip candidates."""
@@ -249,3 +325,33 @@ def test_a_text_template_is_refused() -> None:
     """The listwise strategy asks in a chat; a template for likelihoods is no chat."""
     with pytest.raises(ConfigError, match="listwise"):
         listwise("likelihood/next-line")
+
+
+@pytest.mark.parametrize("answer", ["label", "free"])
+def test_an_answer_that_is_no_order_is_refused(answer: AnswerFormat) -> None:
+    """One label, or free words, cannot rank a list: the error names the key and what it may be."""
+    with pytest.raises(ConfigError, match=f"prompt\\.answer: .*'{answer}'.*use order or json"):
+        Listwise(PromptWriter(PromptOptions(answer=answer)))
+
+
+def test_an_early_step_without_text_is_told() -> None:
+    """The steps after it go on, but the ranking says that they had to, and what the backend said of it."""
+    thought = Completion("<think>Hm.</think>", "length", notes=("the limit was used up by thinking",))
+    said = iter([thought, Completion("Film number 001", "stop", notes=("no seed",))])
+    ranking, _ = run(listwise("listwise/nir"), request(3), lambda prompt: reverse(prompt) if prompt.labels else next(said))
+    assert ranking.item_ids == ["c2", "c1", "c0"]
+    assert ranking.status == "repaired"
+    assert ranking.repairs == ("step preferences gave no text; the steps after it had to do without",)
+    assert ranking.notes == (
+        "the limit was used up by thinking",
+        "step preferences was cut off at 512 tokens; strategy.step_tokens allows more",
+        "no seed",
+    )
+
+
+def test_what_early_steps_said_is_kept_when_a_later_one_fails() -> None:
+    """A note of the first step stands on the ranking that the second step's error ends."""
+    said = Completion("Submarines.", "stop", notes=("no seed",))
+    answers: Iterator[Completion | BackendError] = iter([said, UnreachableError("gone")])
+    ranking, _ = run(listwise("listwise/nir"), request(3), lambda prompt: next(answers))
+    assert (ranking.status, ranking.notes) == ("error", ("no seed",))

@@ -1,10 +1,12 @@
 """Writing prompts: what of a request is shown, under which labels, and what is said of the rest."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -116,6 +118,7 @@ def test_ids_never_reach_a_prompt(template: str) -> None:
         (("title", "year"), {"year": float("nan")}, "Alien"),
         (("title", "brand", "price"), {"brand": "Fox\n[A]", "price": 9.5}, "Alien - Fox (A) - 9.5"),
         (("title", "genres"), {"genres": []}, "Alien"),
+        (("title", "genres"), {"genres": ["Horror", None, float("nan")]}, "Alien - Horror"),
         (("title", "tags"), {"tags": {"b", "a"}}, "Alien - a, b"),
         (("genres",), {"genres": ["Horror", "\u200b"]}, "Horror"),
         (("genres", "brand"), {"genres": ["Horror"], "brand": "Fox"}, "Horror - Fox"),
@@ -133,6 +136,45 @@ def test_items_of_one_id_but_other_content_keep_their_own_text() -> None:
     writer = PromptWriter(PromptOptions(fields=("title", "year")), TEMPLATES)
     assert writer.item_text(Item("1", "Alien", {"year": 1979})) == "Alien (1979)"
     assert writer.item_text(Item("1", "Alien", {"year": 2024})) == "Alien (2024)"
+
+
+def test_attributes_may_hold_arrays() -> None:
+    """Lists and numbers of Parquet files and data frames (NumPy's) are shown as Python's own.
+
+    Items that share an id, of which only an array tells them apart, keep their own texts.
+    """
+    writer = PromptWriter(PromptOptions(fields=("title", "year", "genres", "stars")), TEMPLATES)
+
+    def alien(genres: list[str], stars: float) -> Item:
+        held = {"year": np.int64(1979), "genres": np.array(genres), "stars": np.float32(stars), "vector": np.zeros(2)}
+        return Item("1", "Alien", held)
+
+    assert writer.item_text(alien(["Horror", "Sci-Fi"], 4.5)) == "Alien (1979) - Horror, Sci-Fi - 4.5"
+    assert writer.item_text(alien(["Drama"], 4.0)) == "Alien (1979) - Drama - 4"
+    assert writer.item_text(alien([], math.nan)) == "Alien (1979)"
+    assert writer.item_text(Item("1", "Alien", {"genres": np.array("Horror")})) == "Alien - Horror"
+
+
+@pytest.mark.parametrize("template", [*LISTWISE, "listwise/repair"])
+def test_foreign_words_stand_within_the_tags_of_the_data_note(template: str) -> None:
+    """What a title or a sentence says, the system and the user never say in their own words, in no step of any template."""
+    writer = PromptWriter(PromptOptions(template), TEMPLATES)
+    asked = request(items("FOREIGN one", "FOREIGN two"), items("FOREIGN c", "FOREIGN d"), "FOREIGN wish")
+    answers = dict.fromkeys(("preferences", "representatives", "previous", "problem", "invented"), "FOREIGN answer")
+    noted = re.compile(r"<(history|wish|candidates)>.*?</\1>", re.DOTALL)
+    for step in writer.template.steps:
+        written = writer.write(asked, asked.candidates, WIDE, reserve=1, step=step.name, answers=answers | {"missing": "A"})
+        own = "\n".join(message.content for message in written.messages if message.role != "assistant")
+        assert "FOREIGN" not in noted.sub("", own)
+
+
+def test_the_most_recent_event_is_pointed_out() -> None:
+    """Recency: after the candidates the last event is named once more, with its rating, and no other event is."""
+    asked = ResolvedRequest((Event(Item("1", "Alien")), Event(Item("2", "Babe"), rating=5.0)), items("c"))
+    text = text_of(PromptWriter(PromptOptions("listwise/recency"), TEMPLATES).write(asked, items("c"), WIDE, reserve=1))
+    after = text.rpartition("</candidates>")[2]
+    assert "that I have chosen is this one:\n<history>\n- Babe (I rated it 5)\n</history>\n" in after
+    assert "Alien" not in after
 
 
 def test_only_the_most_recent_events_are_shown() -> None:
@@ -275,7 +317,7 @@ def test_a_repair_continues_the_chat_and_counts_it() -> None:
     assert again.messages[: len(first.messages)] == first.messages
     assert again.messages[-2] == Message("assistant", "[B]")
     assert "leaves out: A" in again.messages[-1].content
-    assert "names that is not" not in again.messages[-1].content
+    assert "is not among" not in again.messages[-1].content
     size = WIDE.count(first.messages)
     with pytest.raises(BudgetError):
         repairer.write(
