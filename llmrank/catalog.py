@@ -7,7 +7,9 @@ import gzip
 import importlib
 import io
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,7 +26,7 @@ class Catalog:
         items: The items; no id twice.
 
     Raises:
-        CatalogError: an id is empty or stands twice.
+        CatalogError: something is no Item, or an id is empty or stands twice.
     """
 
     def __init__(self, items: Iterable[Item]) -> None:
@@ -71,10 +73,12 @@ class Catalog:
         """
         try:
             return self._by_id[item_id]
-        except KeyError:
+        except (KeyError, TypeError):  # TypeError: what cannot be a key at all
             raise UnknownItemError("not in the catalogue", field=field, value=item_id, fix=self._nearest(item_id)) from None
 
-    def _nearest(self, item_id: str) -> str:
+    def _nearest(self, item_id: object) -> str:
+        if not isinstance(item_id, str):
+            return "ids are texts: write '603', not 603"
         # rapidfuzz rather than difflib: a catalogue may hold a million ids.
         from rapidfuzz import process
 
@@ -89,7 +93,7 @@ class Catalog:
         Every row has ``id`` and ``title``; all other columns become attributes.
 
         Raises:
-            CatalogError: the file is missing, of an unknown format, or a row is wrong (file and line are named).
+            CatalogError: the file is missing, unreadable, of an unknown format, or a row is wrong (file and line are named).
             SetupError: the format is Parquet and pyarrow is not installed.
         """
         path = Path(path)
@@ -101,13 +105,13 @@ class Catalog:
             raise CatalogError(
                 "unknown kind of item file", field="catalog", value=str(path), fix=f"use one of {', '.join(FORMATS)}"
             )
-        if not path.is_file():
-            raise CatalogError("no such item file", field="catalog", value=str(path), fix="check the path")
-        if kind == ".parquet":
-            return cls._from_rows(_parquet_rows(path))
-        with _open_text(path) as lines:
-            rows = _jsonl_rows(lines, path) if kind in (".jsonl", ".ndjson") else _csv_rows(lines, path, kind)
-            return cls._from_rows(_decoded(rows, path))
+        with _reading(path):
+            if kind == ".parquet":
+                return cls._from_rows(_parquet_rows(path))
+            with _open_text(path) as lines:
+                return cls._from_rows(
+                    _jsonl_rows(lines, path) if kind in (".jsonl", ".ndjson") else _csv_rows(lines, path, kind)
+                )
 
     @classmethod
     def from_frame(cls, frame: Any) -> Catalog:
@@ -139,6 +143,8 @@ class _Row:
     __slots__ = ("item", "where")
 
     def __init__(self, item: Item, where: str) -> None:
+        if not isinstance(item, Item):
+            raise CatalogError(f"{where}not an Item", field="items", value=item, fix="give Item(id, title) objects")
         self.item, self.where = item, where
         if not isinstance(item.id, str) or not item.id:
             raise CatalogError(f"{where}an item id is a text that is not empty", field="id", value=item.id, fix="give it one")
@@ -172,12 +178,20 @@ def _open_text(path: Path) -> IO[str]:
     return path.open(encoding="utf-8-sig", newline="")
 
 
-def _decoded(rows: Iterator[_Row], path: Path) -> Iterator[_Row]:
-    """Passes rows on and names the file if its bytes are not text."""
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Names the file if it cannot be opened, or its bytes are not what they should be."""
     try:
-        yield from rows
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        yield
+    except UnicodeDecodeError as error:
         raise CatalogError(f"{path}: cannot be read as UTF-8 text ({error})", fix="convert the file to UTF-8") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise CatalogError(f"{path}: the compressed file is damaged ({error})", fix="compress it anew") from error
+    except FileNotFoundError as error:
+        raise CatalogError("no such item file", field="catalog", value=str(path), fix="check the path") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise CatalogError(f"cannot be read ({reason})", field="catalog", value=str(path), fix="check the path") from error
 
 
 def _jsonl_rows(lines: IO[str], path: Path) -> Iterator[_Row]:
@@ -187,12 +201,14 @@ def _jsonl_rows(lines: IO[str], path: Path) -> Iterator[_Row]:
         where = f"{path}, line {number}: "
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # RecursionError: brackets in brackets in brackets ...
             raise CatalogError(
                 f"{where}not JSON ({error})", value=line.strip(), fix="each line is one JSON object with `id` and `title`"
             ) from error
         if not isinstance(row, dict):
-            raise CatalogError(f"{where}not a JSON object", value=row, fix="each line is one JSON object with `id` and `title`")
+            raise CatalogError(
+                f"{where}not a JSON object", value=line.strip(), fix="each line is one JSON object with `id` and `title`"
+            )
         yield _Row(make_item(row, where), where)
 
 
@@ -214,7 +230,9 @@ def _parquet_rows(path: Path) -> Iterator[_Row]:
     try:
         with parquet.ParquetFile(path) as file:
             yield from _table_rows(file.iter_batches(), str(path))
-    except (pyarrow.ArrowInvalid, OSError) as error:
+    except (FileNotFoundError, PermissionError):
+        raise  # which say nothing of what is in the file
+    except (pyarrow.ArrowException, OSError) as error:
         raise CatalogError(f"{path}: cannot be read as Parquet ({error})", fix="write the file anew") from error
 
 

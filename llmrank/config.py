@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from llmrank.backends.guard import Limits
 from llmrank.catalog import Catalog
@@ -33,9 +33,6 @@ CAPABILITIES: Mapping[str, frozenset[Capability]] = {
 }
 """What each kind of backend can do. A recording can do what the backend that was recorded could."""
 
-IN_PROCESS = ("local", "vllm-inprocess")
-"""The kinds that no network lies between."""
-
 
 def kinds_that_can(needs: frozenset[Capability]) -> tuple[str, ...]:
     """The kinds of backend that have all these capabilities."""
@@ -58,7 +55,7 @@ def load_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(
                 f"cannot be read ({error.strerror})", field="config", value=str(path), fix="check the path"
             ) from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
             raise ConfigError(f"not YAML ({error})", field="config", value=str(path), fix="mend the file") from error
     if not isinstance(config, Mapping):
         raise ConfigError("must be a mapping of sections", field="config", value=config, fix=f"its keys: {', '.join(KEYS)}")
@@ -73,13 +70,11 @@ def build_ranker(config: str | Path | Mapping[str, Any], *, catalog: Catalog | s
         raise ConfigError("is missing", field="backend", fix="say which model ranks, e.g. backend: {kind: local}")
     limits = _section(sections, "limits")
     on_error = limits.pop("on_error", "raise")
-    if _section(sections, "backend").get("kind") in IN_PROCESS:
-        limits.setdefault("deadline_s", None)  # an engine in this process never goes missing; a long list just takes long
     limits_options = make(Limits, limits, "limits", also=("on_error",))
     prompt = _section(sections, "prompt")
     strategy = _section(sections, "strategy") or {"kind": "listwise"}
     backend_section = _section(sections, "backend")
-    max_concurrency = make(_Concurrency, _take(backend_section, "max_concurrency"), "backend").max_concurrency
+    max_concurrency = _take_concurrency(backend_section, "backend")
     cache = make(_Cache, _section(sections, "cache"), "cache")
     if backend_section.get("record") and cache.path:
         raise ConfigError(
@@ -89,27 +84,31 @@ def build_ranker(config: str | Path | Mapping[str, Any], *, catalog: Catalog | s
             fix="leave it out while recording",
         )
     found = _catalog(sections, catalog)
-    prefilter_section = _section(sections, "prefilter")
     fusion = _fusion(sections)
     built_strategy = build_strategy(strategy, prompt)
     if found is not None:
         fields = make(PromptOptions, prompt, "prompt").fields
         check_fields(fields, found.items, where="prompt.fields")
     prefilter = None
-    if prefilter_section:
+    if sections.get("prefilter") is not None:
         from llmrank.retrieval.prefilter import Prefilter, PrefilterOptions
 
+        prefilter_section = _section(sections, "prefilter")
         embedder = build_embedder(_mapping(prefilter_section.pop("embedder", None), "prefilter.embedder"))
         if "fields" in prompt:
             prefilter_section.setdefault("fields", prompt["fields"])  # what tells the model something tells the embedder, too
         options = make(PrefilterOptions, prefilter_section, "prefilter", also=("embedder",))
         prefilter = Prefilter(embedder, options, found.items if found else None)
     backend = build_backend(backend_section)  # last: it may hold a model in memory, which no later mistake should leave there
+    if "deadline_s" not in limits and not backend.remote:
+        # An engine in this process never goes missing; a long list just takes long.
+        limits_options = dataclasses.replace(limits_options, deadline_s=None)
     return Ranker(
         backend,
         built_strategy,
         catalog=found,
         prefilter=prefilter,
+        owns_prefilter=True,
         fusion=fusion,
         limits=limits_options,
         cache=cache.path,
@@ -145,19 +144,37 @@ def build_embedder(section: Mapping[str, Any]) -> Embedder:
     """Builds an embedder from the section `prefilter.embedder`.
 
     Its `kind` is ``wordllama`` (the default), ``openai`` or ``precomputed``. Computed vectors are kept on disk in `store`, by
-    default in the user's cache folder, so that a catalogue is embedded once; ``store: null`` keeps none.
+    default in the user's cache folder, so that a catalogue is embedded once; ``store: null`` keeps none. Precomputed vectors
+    may name a `fallback`, a section of one of the other kinds, for the texts that they lack: queries, mostly.
+
+    Raises:
+        ConfigError: a key or value is wrong, or the fallback's vectors are of another length.
+        BackendError: the fallback's server could not be asked for that length.
     """
+    where = "prefilter.embedder"
+    options = {"kind": "wordllama", **section}
+    kind = _kind(options, where, ("wordllama", "openai", "precomputed"))
+    if kind != "precomputed":
+        return _build_model_embedder(kind, options, where)
+    from llmrank.retrieval.precomputed import PrecomputedEmbedder, PrecomputedOptions
+
+    fallback = _take(options, "fallback").get("fallback")
+    precomputed = make(PrecomputedOptions, options, where, also=("kind", "fallback"))
+    if fallback is None:
+        return PrecomputedEmbedder(precomputed)
+    where += ".fallback"
+    options = _mapping(fallback, where)
+    return PrecomputedEmbedder(
+        precomputed, _build_model_embedder(_kind(options, where, ("wordllama", "openai")), options, where)
+    )
+
+
+def _build_model_embedder(kind: str, options: dict[str, Any], where: str) -> Embedder:
+    """An embedder with a model, from the section `where` without its `kind`."""
     from llmrank.assets import cache_dir
     from llmrank.retrieval.cached import CachedEmbedder
     from llmrank.retrieval.store import VectorStore
 
-    where = "prefilter.embedder"
-    options = {"kind": "wordllama", **section}
-    kind = _kind(options, where, ("wordllama", "openai", "precomputed"))
-    if kind == "precomputed":
-        from llmrank.retrieval.precomputed import PrecomputedEmbedder, PrecomputedOptions
-
-        return PrecomputedEmbedder(make(PrecomputedOptions, options, where, also=("kind",)))
     store = make(_Store, {"store": str(cache_dir() / "embeddings"), **_take(options, "store")}, where).store
     embedder: Embedder
     if kind == "openai":
@@ -181,26 +198,35 @@ def make(cls: type[T], values: Mapping[str, Any], where: str, *, also: tuple[str
         also: Keys of the section that are read elsewhere, so that a typo of them finds its way too.
 
     Raises:
-        ConfigError: an unknown key (the nearest is named) or a wrong value.
+        ConfigError: an unknown key (the nearest is named) or a wrong value. A truth value or a text is no number.
     """
     import pydantic
 
     names = [each.name for each in dataclasses.fields(cls)]  # type: ignore[arg-type]  # T is a dataclass by contract
     _refuse_unknown(values, (*names, *also), where)
+    place = [where]
     try:
+        # Strictly, or pydantic would read `true` as 1 and "5" as 5. Not the whole class: lists would be no tuples then.
+        for name, hint in get_type_hints(cls).items():
+            if name in values and set(get_args(hint) or (hint,)) <= _SCALARS:
+                place = [where, name]
+                pydantic.TypeAdapter(hint).validate_python(values[name], strict=True)
+        place = [where]
         return pydantic.TypeAdapter(cls).validate_python(dict(values))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         if isinstance(own := first.get("ctx", {}).get("error"), LLMRankError):
             raise own from error  # the class refused the value itself, in its own words
-        field = ".".join([where, *map(str, first["loc"])])
         missing = first["type"] == "missing"
         raise ConfigError(
             "is missing" if missing else first["msg"],
-            field=field,
+            field=".".join([*place, *map(str, first["loc"])]),
             value=None if missing else first["input"],
             fix="give it a value" if missing else "docs/configuration.md says what it may be",
         ) from error
+
+
+_SCALARS = frozenset({int, float, bool, str, type(None)})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -232,6 +258,16 @@ def _mapping(value: object, name: str) -> dict[str, Any]:
 
 def _take(section: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: section.pop(name) for name in names if name in section}
+
+
+def _take_concurrency(section: dict[str, Any], where: str) -> int | None:
+    """Takes `max_concurrency` out of a backend's section; that of a recorded backend's own section comes first."""
+    outer = make(_Concurrency, _take(section, "max_concurrency"), where).max_concurrency
+    if section.get("record") is None:
+        return outer
+    section["record"] = _mapping(section["record"], f"{where}.record")
+    inner = _take_concurrency(section["record"], f"{where}.record")
+    return outer if inner is None else inner
 
 
 def _kind(options: dict[str, Any], where: str, known: tuple[str, ...]) -> str:

@@ -44,6 +44,8 @@ class Ranker:
         strategy: Turns a request into prompts and their answers into an order.
         catalog: Where ids are looked up; without one, requests hold Items.
         prefilter: Shortens candidate lists before the model is asked; None ranks them as they are.
+        owns_prefilter: True closes the prefilter with the Ranker. By default it stays open, for several Rankers may share one;
+            the backend is always closed.
         fusion: Weights of the model's and the prefilter's scores in the final order; None for the model's order alone.
         limits: How often and how long one prompt is tried; by default 6 times and, if a server answers, 60 seconds.
         cache: Path of the answer cache (SQLite), or None.
@@ -63,6 +65,7 @@ class Ranker:
         *,
         catalog: Catalog | None = None,
         prefilter: Prefilter | None = None,
+        owns_prefilter: bool = False,
         fusion: Fusion | None = None,
         limits: Limits | None = None,
         cache: str | Path | None = None,
@@ -93,7 +96,7 @@ class Ranker:
         self.on_error = on_error
         self._portal = Portal()
         # A Ranker that nobody closed still frees its connections and its thread, at the latest when Python ends.
-        self._finalizer = weakref.finalize(self, self._portal.finish, self.backend.aclose)
+        self._finalizer = weakref.finalize(self, _shut_down, self._portal, self.backend, prefilter if owns_prefilter else None)
 
     @classmethod
     def from_config(cls, config: str | Path | Mapping[str, Any], *, catalog: Catalog | str | Path | None = None) -> Ranker:
@@ -260,8 +263,9 @@ class Ranker:
             try:
                 selection = await asyncio.to_thread(self.prefilter.select, request)
             except BackendError as error:  # an embedding server that does not answer
-                first = request.candidates[: self.prefilter.options.keep]  # not a million of them
-                return self._finish(request, failed(first, error, strategy=self.strategy.name, fingerprint=""), None)
+                selection = self.prefilter.as_given(request)
+                ranking = failed(selection.candidates, error, strategy=self.strategy.name, fingerprint="")
+                return self._finish(request, ranking, selection)
             request = replace(request, candidates=selection.candidates)
         try:
             info = await self.backend.info()
@@ -339,3 +343,9 @@ async def _each(requests: Iterable[RankRequest] | AsyncIterable[RankRequest]) ->
     else:
         for request in requests:
             yield request
+
+
+def _shut_down(portal: Portal, backend: Backend, prefilter: Prefilter | None) -> None:
+    if prefilter is not None:
+        prefilter.close()  # first, so that nobody waits for a catalogue that is being embedded
+    portal.finish(backend.aclose)

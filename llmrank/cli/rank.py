@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
-from llmrank.errors import RequestError
-from llmrank.evaluation.cases import read_requests
+from llmrank.errors import DatasetError, RequestError
+from llmrank.evaluation.cases import json_line, read_requests
 from llmrank.progress import progress
 from llmrank.ranker import Ranker
-from llmrank.types import Ranking
+from llmrank.resolve import resolve
+from llmrank.types import Ranking, RankRequest
 
 
 def rank(
@@ -42,6 +45,8 @@ def rank(
         given = [name for name, value in single.items() if value]
         if given:
             raise RequestError("cannot be joined with --cases", field=given[0], fix="give one request, or a file of them")
+        if out is not None and any(_same(path, cases) for path in (out, _part(out))):
+            raise RequestError("would overwrite --cases", field="--out", value=str(out), fix="name another file")
     elif out is not None:
         raise RequestError("goes with --cases", field="--out", value=str(out), fix="or send the output to a file yourself")
     with Ranker.from_config(config, catalog=items) as ranker:
@@ -49,11 +54,13 @@ def rank(
             raise RequestError("are needed to look ids up", field="--items", fix="name an item file here or under `catalog`")
         if cases is not None:
             raise typer.Exit(_rank_file(ranker, cases, out, top_k))
+        request = RankRequest(_ids(history), None if candidates is None else _ids(candidates), query, top_k=top_k)
+        resolve(request, ranker.catalog)  # a mistyped id is found before a catalogue is embedded
         if candidates is None:
             _prepare(ranker)
-        ranking = ranker.rank(_ids(history), None if candidates is None else _ids(candidates), query, top_k)
+        ranking = ranker.rank(request.history, request.candidates, query, top_k)
     if as_json:
-        typer.echo(json.dumps(as_dict(ranking), ensure_ascii=False))
+        sys.stdout.write(json_line(as_dict(ranking), sys.stdout.encoding))
     else:
         _print(ranking, show_prompt)
     raise typer.Exit(1 if ranking.status == "error" else 0)
@@ -75,6 +82,7 @@ def as_dict(ranking: Ranking) -> dict[str, Any]:
             "item_texts": list(ranking.cut.item_texts),
             "seen": list(ranking.cut.seen),
             "prefiltered": ranking.cut.prefiltered,
+            "assumed_window": ranking.cut.assumed_window,
         },
         "notes": list(ranking.notes),
         "error": None if ranking.error is None else f"{type(ranking.error).__name__}: {ranking.error}",
@@ -98,18 +106,50 @@ def _ids(text: str) -> list[str]:
 
 
 def _rank_file(ranker: Ranker, cases: Path, out: Path | None, top_k: int | None) -> int:
-    # A first pass, so that a bad line is found before anything is paid for.
-    whole = [request.candidates is None for request in read_requests(cases)]
-    if any(whole):
-        _prepare(ranker)
-    rankings = ranker.rank_many(read_requests(cases, top_k=top_k))
-    if out is None:
-        return _write(rankings, len(whole), sys.stdout)
+    with _rereadable(cases) as path:
+        # A first pass, so that a bad line is found before anything is paid for.
+        whole = [request.candidates is None for request in read_requests(path, name=str(cases))]
+        if any(whole):
+            _prepare(ranker)
+        rankings = ranker.rank_many(read_requests(path, top_k=top_k, name=str(cases)))
+        return _write(rankings, len(whole), sys.stdout) if out is None else _write_file(rankings, len(whole), out)
+
+
+@contextmanager
+def _rereadable(cases: Path) -> Iterator[Path]:
+    """The file itself, or, for what can be read only once (a pipe), a copy of it."""
+    with ExitStack() as stack:
+        try:
+            # Some systems give one read position to all who open /dev/stdin: then even a file is read only once there.
+            if cases.is_file() and cases.parts[:2] != ("/", "dev"):
+                path = cases
+            else:
+                path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llmrank-")), "cases.jsonl")
+                with cases.open("rb") as source, path.open("wb") as target:
+                    shutil.copyfileobj(source, target)
+        except OSError as error:
+            reason = error.strerror or error
+            raise DatasetError(f"cannot be read ({reason})", field="--cases", value=str(cases), fix="check the path") from error
+        yield path
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False  # one of them is not there
+
+
+def _part(out: Path) -> Path:
+    return out.with_name(out.name + ".part")
+
+
+def _write_file(rankings: Iterator[Ranking], total: int, out: Path) -> int:
     # Written beside and renamed at the end: a run that is broken off leaves no half file under the name asked for.
-    part = out.with_name(out.name + ".part")
+    part = _part(out)
     try:
         with part.open("w", encoding="utf-8") as file:
-            status = _write(rankings, len(whole), file)
+            status = _write(rankings, total, file)
         part.replace(out)
     except OSError as error:
         raise RequestError(
@@ -125,11 +165,11 @@ def _prepare(ranker: Ranker) -> None:
             ranker.prefilter.prepare(report)
 
 
-def _write(rankings: Iterator[Ranking], total: int, file: IO[str]) -> int:
+def _write(rankings: Iterator[Ranking], total: int, file: TextIO) -> int:
     statuses: Counter[str] = Counter()
     with progress("ranking", "items") as report:
         for ranking in rankings:
-            file.write(json.dumps(as_dict(ranking), ensure_ascii=False) + "\n")
+            file.write(json_line(as_dict(ranking), file.encoding))
             statuses[ranking.status] += 1
             report(statuses.total(), total)
     counts = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
@@ -168,6 +208,10 @@ def _print(ranking: Ranking, show_prompt: bool) -> None:
         lines.append(f"cut: the {ranking.cut.history} oldest events, for which the model's window is too small")
     if ranking.cut.item_texts:
         lines.append(f"cut: the texts of {len(ranking.cut.item_texts)} items were shortened")
+    if ranking.cut.assumed_window:
+        lines.append(f"assumed: a window of {ranking.cut.assumed_window} tokens; backend.context_window names the right one")
+    if ranking.invented:
+        lines.append(f"named, but no candidates: {', '.join(ranking.invented[:10])}")
     if ranking.cut.seen or ranking.cut.prefiltered:
         lines.append(f"left out: {len(ranking.cut.seen)} seen, {ranking.cut.prefiltered} by the prefilter")
     if ranking.filled:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import random
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,17 +124,18 @@ def read_cases(path: str | Path) -> Iterator[Case]:
         yield Case(_user_id(record, where), history, candidates, relevant, _query(record, where))
 
 
-def read_requests(path: str | Path, *, top_k: int | None = None) -> Iterator[RankRequest]:
+def read_requests(path: str | Path, *, top_k: int | None = None, name: str | None = None) -> Iterator[RankRequest]:
     """The same file, read as requests: `relevant` is not looked at; without `candidates` all items are.
 
     Args:
         path: The file.
         top_k: How many items each Ranking is to have.
+        name: What messages call the file, if its path says nothing to people.
 
     Raises:
         DatasetError: as for `read_cases`.
     """
-    for record, where in _records(Path(path)):
+    for record, where in _records(Path(path), name):
         yield RankRequest(
             history=_ids(record, "history", where) if "history" in record else (),
             candidates=_ids(record, "candidates", where) if "candidates" in record else None,
@@ -157,8 +159,21 @@ def write_cases(path: str | Path, cases: Iterable[Case]) -> None:
             }
             if case.query is not None:
                 record["query"] = case.query
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.write(json_line(record))
     part.replace(path)
+
+
+def json_line(record: Mapping[str, Any], encoding: str = "utf-8") -> str:
+    """A record as one line of JSON, for people as it is; escaped to ASCII if the encoding lacks a character of it.
+
+    UTF-8 itself lacks half surrogate pairs, which JSON may hold.
+    """
+    line = json.dumps(record, ensure_ascii=False) + "\n"
+    try:
+        line.encode(encoding)
+    except UnicodeEncodeError:
+        return json.dumps(record) + "\n"
+    return line
 
 
 def read_interactions(path: str | Path) -> list[Interaction]:
@@ -169,13 +184,17 @@ def read_interactions(path: str | Path) -> list[Interaction]:
     """
     path = Path(path)
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
-            missing = {"user_id", "item_id", "timestamp"} - set(rows.fieldnames or ())
-            if missing:
-                fix = f"the header must name {', '.join(sorted(missing))}"
-                raise DatasetError(f"{path}: a column is missing", field="interactions", value=rows.fieldnames, fix=fix)
-            return [_interaction(row, f"{path}, line {rows.line_num}") for row in rows]
+            try:
+                missing = {"user_id", "item_id", "timestamp"} - set(rows.fieldnames or ())
+                if missing:
+                    fix = f"the header must name {', '.join(sorted(missing))}"
+                    raise DatasetError(f"{path}: a column is missing", field="interactions", value=rows.fieldnames, fix=fix)
+                return [_interaction(row, f"{path}, line {rows.line_num}") for row in rows]
+            except csv.Error as error:
+                where = f"{path}, line {rows.line_num + 1}"  # the reader counts lines that it has read to their end
+                raise DatasetError(f"{where}: not CSV ({error})", field="interactions", fix="mend the line") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"cannot be read ({error})", field="interactions", value=str(path), fix="check the path") from error
 
@@ -202,25 +221,26 @@ def _draw(generator: random.Random, pool: Sequence[str], seen: set[str], count: 
     return list(drawn)
 
 
-def _records(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+def _records(path: Path, name: str | None = None) -> Iterator[tuple[dict[str, Any], str]]:
     """Each line's object, and where it stands, for messages."""
+    name = name or str(path)
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    where = f"{path}, line {number}"
+                    where = f"{name}, line {number}"
                     yield _record(line, where), where
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"cannot be read ({error})", field="cases", value=str(path), fix="check the path") from error
+        raise DatasetError(f"cannot be read ({error})", field="cases", value=name, fix="check the path") from error
 
 
 def _record(line: str, where: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # RecursionError: brackets in brackets in brackets ...
         raise DatasetError(f"{where}: not JSON ({error})", field="cases", value=line.strip(), fix="mend the line") from error
     if not isinstance(record, dict):
-        raise DatasetError(f"{where}: not a JSON object", field="cases", value=record, fix="write one object a line")
+        raise DatasetError(f"{where}: not a JSON object", field="cases", value=line.strip(), fix="write one object a line")
     return record
 
 
@@ -250,6 +270,13 @@ def _interaction(row: dict[str, str | None], where: str) -> Interaction:
     if not user_id or not item_id:
         raise DatasetError(f"{where}: an id is empty", field="interactions", value=row, fix="mend the line")
     try:
-        return Interaction(user_id, item_id, float(row["timestamp"] or ""), float(rating) if rating else None)
+        return Interaction(user_id, item_id, _number(row["timestamp"] or ""), _number(rating) if rating else None)
     except ValueError as error:
         raise DatasetError(f"{where}: not a number ({error})", field="interactions", value=row, fix="mend the line") from error
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):  # it has no place in an order by time
+        raise ValueError(f"{text!r} is not finite")
+    return value

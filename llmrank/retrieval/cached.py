@@ -10,7 +10,7 @@ import numpy as np
 from llmrank.errors import SetupError
 from llmrank.protocols import Embedder
 from llmrank.retrieval.store import VectorStore, digests
-from llmrank.retrieval.vectors import CHUNK, Progress, Rows, Vectors
+from llmrank.retrieval.vectors import CHUNK, Progress, Rows, Vectors, close_embedder
 
 SPARSE = 2
 """A table's rows are read where they lie unless the store holds this many times as many rows between them."""
@@ -71,6 +71,10 @@ class CachedEmbedder:
             return vectors[first:last], rows - first
         # The store holds much else (other catalogues): a product with all of it would cost more than this copy.
         return vectors[used], compact
+
+    def close(self) -> None:
+        """Closes the embedder. What is stored can still be looked up."""
+        close_embedder(self._embedder)
 
     def _rows(self, texts: Sequence[str], progress: Progress | None) -> tuple[Rows, Vectors]:
         keys = digests(texts)

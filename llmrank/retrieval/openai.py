@@ -20,6 +20,7 @@ import numpy as np
 from llmrank.backends._openai_errors import translate
 from llmrank.backends._openai_transport import OPENAI_URL, PLACEHOLDER_KEY, checked_url, is_local, public_url
 from llmrank.errors import BackendError, ConfigError, DeadlineError, ServerError, SetupError
+from llmrank.retrieval.text import well_formed
 from llmrank.retrieval.vectors import Vectors, normalise
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class OpenAIEmbedder:
         )
         # Whoever forgets `close` still leaves no open socket behind.
         self._close = weakref.finalize(self, self._client.close)
+        self._closed = threading.Event()
         self._dimension = options.dimensions
         self._lock = threading.Lock()
 
@@ -124,11 +126,11 @@ class OpenAIEmbedder:
         """One unit vector a text, shape (len(texts), dimension); zero for an empty text, which servers refuse.
 
         Raises:
-            BackendError: the server did not answer in the attempts and the time allowed, or refused.
+            BackendError: the server did not answer in the attempts and the time allowed, or refused; or `close` was called.
         """
         filled = [at for at, text in enumerate(texts) if text.strip()]
         size = self._options.batch_size
-        batches = [[texts[at] for at in filled[start : start + size]] for start in range(0, len(filled), size)]
+        batches = [[well_formed(texts[at]) for at in filled[start : start + size]] for start in range(0, len(filled), size)]
         answers = self._all(batches)
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         if answers:
@@ -136,7 +138,8 @@ class OpenAIEmbedder:
         return vectors
 
     def close(self) -> None:
-        """Closes the connections. May be called twice."""
+        """Closes the connections and asks nothing more; what waits in other threads ends in an error. May be called twice."""
+        self._closed.set()
         self._close()
 
     def _all(self, batches: list[list[str]]) -> list[Vectors]:
@@ -147,13 +150,14 @@ class OpenAIEmbedder:
             return list(pool.map(self._batch, batches))
 
     def _batch(self, texts: list[str]) -> Vectors:
-        from tenacity import Retrying, retry_if_exception, stop_after_attempt
+        from tenacity import Retrying, retry_if_exception, sleep_using_event, stop_after_attempt
 
         options = self._options
         attempts = Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, BackendError) and error.retryable),
             stop=stop_after_attempt(options.max_attempts),
             wait=self._wait(),  # which also ends it at the deadline
+            sleep=sleep_using_event(self._closed),  # so that `close` ends it, too
             reraise=True,
         )
         return attempts(self._once, texts)
@@ -177,6 +181,8 @@ class OpenAIEmbedder:
         return wait
 
     def _once(self, texts: list[str]) -> Vectors:
+        if self._closed.is_set():
+            raise BackendError(f"{self._address} is not asked any more: the embedder is closed")
         try:
             answer = self._client.embeddings.create(model=self._options.model, input=texts, **self._fields())
             rows = sorted(answer.data, key=lambda row: row.index)

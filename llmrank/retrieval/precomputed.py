@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -13,7 +16,7 @@ from numpy.typing import NDArray
 
 from llmrank.errors import ConfigError, RequestError
 from llmrank.protocols import Embedder
-from llmrank.retrieval.vectors import Progress, Rows, Vectors, normalise
+from llmrank.retrieval.vectors import Progress, Rows, Vectors, close_embedder, normalise, table_of
 
 KeyedBy: TypeAlias = Literal["text", "id"]
 
@@ -91,6 +94,14 @@ class PrecomputedEmbedder:
         Raises:
             RequestError: a text that neither the files nor a fallback know.
         """
+        return self._embed(texts, None)
+
+    def close(self) -> None:
+        """Closes the fallback. What is in the files can still be looked up."""
+        if self._fallback is not None:
+            close_embedder(self._fallback)
+
+    def _embed(self, texts: Sequence[str], progress: Progress | None) -> Vectors:
         known = self._rows if self.keyed_by == "text" else {}
         rows = np.fromiter((known.get(text, -1) for text in texts), dtype=np.int64, count=len(texts))
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
@@ -101,10 +112,11 @@ class PrecomputedEmbedder:
                 f"{self.model} has no vector for this text",
                 field="text",
                 value=texts[unknown[0]],
-                fix="add its vector to the file, or configure a fallback embedder for texts that are not in it",
+                fix="name the model that made the vectors under prefilter.embedder.fallback",
             )
         if unknown and self._fallback is not None:
-            vectors[unknown] = self._fallback.embed([texts[at] for at in unknown])
+            table, places = table_of(self._fallback, [texts[at] for at in unknown], progress)
+            vectors[unknown] = table if places is None else table[places]
         return vectors
 
     def table(self, keys: Sequence[str], progress: Progress | None = None) -> tuple[Vectors, Rows | None]:
@@ -117,7 +129,7 @@ class PrecomputedEmbedder:
         if (rows >= 0).all():
             return self._table, rows
         if self.keyed_by == "text":
-            return self.embed(keys), None
+            return self._embed(keys, progress), None
         raise RequestError(
             f"{self.model} has no vector for this item",
             field="item id",
@@ -130,31 +142,38 @@ def _wrong(path: Path, what: str, fix: str, field: str = "vectors") -> ConfigErr
     return ConfigError(what, field=f"{FIELD}.{field}", value=str(path), fix=fix)
 
 
-def _load(path: Path) -> Any:
-    if not path.is_file():
-        raise _wrong(path, "no such file", "check the path")
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Names the file if it cannot be read; NumPy raises all of these for what is not its own, or is damaged."""
     try:
-        return np.load(path, mmap_mode="r" if path.suffix == ".npy" else None, allow_pickle=False)
-    except (ValueError, OSError) as error:
-        raise _wrong(path, f"cannot be read as a NumPy file ({error})", "write it with numpy.save or numpy.savez") from error
+        yield
+    except ConfigError:
+        raise
+    except FileNotFoundError as error:
+        raise _wrong(path, "no such file", "check the path") from error
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        fix = "write it with numpy.save or numpy.savez, ids and texts as arrays of text, not of objects"
+        raise _wrong(path, f"cannot be read as a NumPy file ({error})", fix) from error
 
 
 def _read_npz(path: Path) -> tuple[NDArray[Any], list[str], KeyedBy]:
-    with _load(path) as file:
-        name = next((name for name in ("ids", "texts") if name in file), None)
-        if "vectors" not in file or name is None:
-            raise _wrong(path, f"holds the arrays {sorted(file)}", "store `vectors`, and `ids` or `texts`")
-        try:
-            vectors, keys = file["vectors"], file[name]
-        except ValueError as error:  # an array of Python objects would have to be unpickled: code from a file
-            raise _wrong(path, f"cannot be read ({error})", "store ids and texts as arrays of text, not of objects") from error
+    # Opened here, because NumPy leaves a damaged archive open. Never unpickled: that would be code from a file.
+    with _reading(path), path.open("rb") as file:
+        archive = np.load(file, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise _wrong(path, "is one array", "write it with numpy.savez, or name it .npy")
+        name = next((name for name in ("ids", "texts") if name in archive), None)
+        if "vectors" not in archive or name is None:
+            raise _wrong(path, f"holds the arrays {sorted(archive)}", "store `vectors`, and `ids` or `texts`")
+        vectors, keys = archive["vectors"], archive[name]
     return vectors, [str(key) for key in keys.tolist()], "id" if name == "ids" else "text"
 
 
 def _read_npy(path: Path, keys: str | None) -> tuple[NDArray[Any], list[str], KeyedBy]:
     if keys is None:
         raise _wrong(path, "needs a file of keys", "name the JSONL file whose lines hold `id` or `text`", "keys")
-    vectors = _load(path)
+    with _reading(path):
+        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(vectors, np.ndarray):
         raise _wrong(path, "is not one array", "write it with numpy.save, or name it .npz")
     names = list(_read_keys(Path(keys)))
@@ -167,25 +186,30 @@ def _read_npy(path: Path, keys: str | None) -> tuple[NDArray[Any], list[str], Ke
 
 
 def _read_keys(path: Path) -> Iterator[tuple[KeyedBy, str]]:
-    if not path.is_file():
-        raise _wrong(path, "no such file", "check the path", "keys")
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            fix = f"line {number}: write an object with `id` or `text`"
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise _wrong(path, f"has a line that is not JSON ({error})", fix, "keys") from error
-            row = row if isinstance(row, dict) else {}
-            item_id = row.get("id")
-            if isinstance(item_id, str) or (isinstance(item_id, int) and not isinstance(item_id, bool)):
-                yield "id", str(item_id)
-            elif isinstance(row.get("text"), str):
-                yield "text", row["text"]
-            else:
-                raise _wrong(path, "has a line without a key", fix, "keys")
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield _key(line, path, number)
+    except FileNotFoundError as error:
+        raise _wrong(path, "no such file", "check the path", "keys") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise _wrong(path, f"cannot be read ({error})", "name a readable JSONL file in UTF-8", "keys") from error
+
+
+def _key(line: str, path: Path, number: int) -> tuple[KeyedBy, str]:
+    fix = f"line {number}: write an object with `id` or `text`"
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _wrong(path, f"has a line that is not JSON ({error})", fix, "keys") from error
+    row = row if isinstance(row, dict) else {}
+    item_id = row.get("id")
+    if isinstance(item_id, str) or (isinstance(item_id, int) and not isinstance(item_id, bool)):
+        return "id", str(item_id)
+    if isinstance(row.get("text"), str):
+        return "text", row["text"]
+    raise _wrong(path, "has a line without a key", fix, "keys")
 
 
 def _unit_rows(path: Path, table: NDArray[Any]) -> Vectors:

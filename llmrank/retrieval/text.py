@@ -6,6 +6,7 @@ No prompt template is involved: an embedder wants the words of the item, not a s
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 
 from llmrank.errors import ConfigError, nearest
@@ -13,6 +14,8 @@ from llmrank.types import Item
 
 ITEMS_SEARCHED = 1000
 """How many items are looked at for the attribute names that an error message lists."""
+
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def item_text(item: Item, fields: Sequence[str] = ("title",)) -> str:
@@ -40,13 +43,18 @@ def check_fields(fields: Sequence[str], items: Sequence[Item], where: str = "pre
 
 
 def clean(text: str) -> str:
-    """The text without HTML entities (``&amp;amp;`` and ``&amp;`` become ``&``) and with single spaces."""
+    """The text without HTML entities (``&amp;amp;`` and ``&amp;`` become ``&``), well formed, and with single spaces."""
     # Shops escape what was escaped already; three rounds cover what real catalogues hold, and bound the work.
     for _ in range(3):
         if "&" not in text:
             break
         text = html.unescape(text)
-    return " ".join(text.split())
+    return " ".join(well_formed(text).split())
+
+
+def well_formed(text: str) -> str:
+    """The text with U+FFFD in place of half surrogate pairs, which JSON may hold, but neither UTF-8 nor a tokenizer."""
+    return text if text.isascii() else _HALF_PAIR.sub("\ufffd", text)
 
 
 def _words(value: object) -> str:

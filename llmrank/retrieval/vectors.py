@@ -34,6 +34,20 @@ class TableEmbedder(Protocol):
         ...
 
 
+def table_of(embedder: Embedder, keys: Sequence[str], progress: Progress | None = None) -> tuple[Vectors, Rows | None]:
+    """What `TableEmbedder.table` gives; for an embedder without a table, one of the keys' vectors, as texts, is made."""
+    if isinstance(embedder, TableEmbedder):
+        return embedder.table(keys, progress)
+    return embed_unique(embedder, keys, progress)
+
+
+def close_embedder(embedder: Embedder) -> None:
+    """Closes an embedder that has something to close (connections); one without `close` holds nothing."""
+    close = getattr(embedder, "close", None)
+    if close is not None:
+        close()
+
+
 def normalise(vectors: NDArray[Any]) -> Vectors:
     """Rows of length 1 as float32; a row of zeros stays one.
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from llmrank.errors import ConfigError, SetupError
+from llmrank.retrieval.text import well_formed
 from llmrank.retrieval.vectors import Vectors, normalise
 
 TABLE = "l2_supercat"
@@ -86,7 +87,7 @@ class WordLlamaEmbedder:
     def _means(self, texts: list[str]) -> Vectors:
         # Not the package's own `embed`: it pads all texts of a batch to the longest, so that one text of a megabyte takes
         # gigabytes. Sums over the joined tokens need no padding, and give the same vectors a third faster.
-        encodings = self._tokenizer.encode_batch_fast([text.strip() for text in texts], add_special_tokens=False)
+        encodings = self._tokenizer.encode_batch_fast([well_formed(text).strip() for text in texts], add_special_tokens=False)
         counts = np.array([len(encoding.ids) for encoding in encodings], dtype=np.int64)
         sums = np.zeros((len(texts), self._dimension), dtype=np.float32)
         filled = np.flatnonzero(counts)  # reduceat cannot sum nothing

@@ -32,7 +32,7 @@ HISTORY, CANDIDATES = ["0", "1"], ["3", "2", "4", "5", "6", "8"]
 
 def config(template: str, kind: str, prompt: dict[str, Any] | None = None, **strategy: object) -> dict[str, Any]:
     return {
-        "backend": {"kind": "local", "n_ctx": 2048},
+        "backend": {"kind": "local", "context_window": 2048},
         "prompt": {**PROMPT, "template": template, **(prompt or {})},
         "strategy": {"kind": kind, **strategy},
     }
@@ -123,7 +123,7 @@ def test_a_sentence_ranks_without_a_history(answers: str) -> None:
 
 def test_a_long_history_is_cut_to_the_window(answers: str) -> None:
     """A history of hundreds of events is cut, oldest first, and the Ranking says by how much."""
-    made = config("listwise/sequential", "listwise", {"history": 500}) | {"backend": {"kind": "local", "n_ctx": 768}}
+    made = config("listwise/sequential", "listwise", {"history": 500}) | {"backend": {"kind": "local", "context_window": 768}}
     with Ranker.from_config({**made, "cache": {"path": answers}}, catalog=CATALOG) as ranker:
         ranking = ranker.rank(HISTORY * 150, CANDIDATES)
     assert ranking.status == "ok"

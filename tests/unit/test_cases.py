@@ -12,6 +12,7 @@ from llmrank.errors import DatasetError
 from llmrank.evaluation.cases import Case, Interaction, leave_last_out, popularity, read_cases, read_interactions, write_cases
 
 ITEMS = [f"i{number}" for number in range(40)]
+TEXTS = st.text(st.characters()) | st.just("half a pair \ud83d")
 
 
 def log(user_id: str, *items: str) -> list[Interaction]:
@@ -115,17 +116,17 @@ def test_a_request_does_not_hold_the_answer() -> None:
     cases=st.lists(
         st.builds(
             Case,
-            user_id=st.text(min_size=1),
-            history=st.lists(st.text()).map(tuple),
-            candidates=st.lists(st.text()).map(tuple),
-            relevant=st.lists(st.text()).map(tuple),
-            query=st.none() | st.text(),
+            user_id=TEXTS.filter(bool),
+            history=st.lists(TEXTS).map(tuple),
+            candidates=st.lists(TEXTS).map(tuple),
+            relevant=st.lists(TEXTS).map(tuple),
+            query=st.none() | TEXTS,
         ),
         max_size=5,
     )
 )
 def test_cases_come_back_as_written(cases: list[Case], tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Any ids and queries, also with line breaks in them."""
+    """Any ids and queries, also with line breaks in them, and with what UTF-8 cannot hold."""
     path = tmp_path_factory.mktemp("cases") / "cases.jsonl"
     write_cases(path, cases)
     assert list(read_cases(path)) == cases
@@ -135,6 +136,7 @@ def test_cases_come_back_as_written(cases: list[Case], tmp_path_factory: pytest.
     ("line", "message"),
     [
         ("{", r", line 2: not JSON"),
+        ("[" * 100_000, r", line 2: not JSON"),
         ("[1]", r", line 2: not a JSON object"),
         ('{"user_id": "u", "history": "i1", "candidates": [], "relevant": []}', r"history: .*, line 2: must be a list of ids"),
         (
@@ -144,6 +146,7 @@ def test_cases_come_back_as_written(cases: list[Case], tmp_path_factory: pytest.
         ('{"history": [], "candidates": [], "relevant": []}', r"user_id: .*, line 2"),
         ('{"user_id": "u", "history": [], "candidates": [], "relevant": [], "query": 1}', r"query: .*, line 2"),
     ],
+    ids=lambda text: text[:40],
 )
 def test_a_malformed_case_is_named_by_file_and_line(line: str, message: str, tmp_path: Path) -> None:
     """One error with the line number."""
@@ -169,7 +172,13 @@ def test_interactions_are_read_from_csv(tmp_path: Path) -> None:
         ("user_id,item_id,timestamp\nu,i1,yesterday\n", r", line 2: not a number"),
         ("user_id,item_id,timestamp\nu,i1,5\n,i1,5\n", r", line 3: an id is empty"),
         ("user_id,item_id,timestamp\nu,i1\n", r", line 2: not a number"),
+        ("user_id,item_id,timestamp\nu,i1,5\nu,i1,nan\n", r", line 3: not a number \('nan' is not finite\)"),
+        ("user_id,item_id,timestamp\nu,i1,1e999\n", r", line 2: not a number"),
+        ("user_id,item_id,timestamp,rating\nu,i1,5,-inf\n", r", line 2: not a number"),
+        (f"user_id,item_id,timestamp\nu,{'x' * 200_000},5\n", r", line 2: not CSV"),
+        (f"user_id,{'x' * 200_000}\n", r", line 1: not CSV"),
     ],
+    ids=lambda text: text[:40],
 )
 def test_a_malformed_interaction_is_named_by_file_and_line(text: str, message: str, tmp_path: Path) -> None:
     """One error with the line number."""

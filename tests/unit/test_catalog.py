@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -98,6 +100,56 @@ def test_bytes_that_are_no_text_or_no_parquet_are_refused(tmp_path: Path) -> Non
     (tmp_path / "items.parquet").write_bytes(b"not parquet")
     with pytest.raises(CatalogError, match="Parquet"):
         Catalog.load(tmp_path / "items.parquet")
+
+
+def test_brackets_without_end_are_no_traceback(tmp_path: Path) -> None:
+    """JSON nested deeper than Python reads is a bad line like any other."""
+    path = tmp_path / "items.jsonl"
+    path.write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(CatalogError, match="line 1: not JSON"):
+        Catalog.load(path)
+
+
+def test_a_damaged_compressed_file_is_named(tmp_path: Path) -> None:
+    """Bits that flipped inside, a cut-off end and a file that was never compressed: one error each."""
+    whole = gzip.compress("".join(f'{{"id": "{n}", "title": "abc {n * 7919}"}}\n' for n in range(2000)).encode())
+    flipped = bytes(byte ^ 0x5A if 60 <= at < 400 else byte for at, byte in enumerate(whole))
+    path = tmp_path / "items.jsonl.gz"
+    for data in (flipped, whole[:500], b'{"id": "1", "title": "One"}'):
+        path.write_bytes(data)
+        with pytest.raises(CatalogError, match=r"items\.jsonl\.gz: the compressed file is damaged"):
+            Catalog.load(path)
+
+
+@pytest.mark.parametrize("name", ["items.jsonl", "items.csv", "items.parquet"])
+def test_a_folder_is_no_item_file(tmp_path: Path, name: str) -> None:
+    """What the system says when it is opened stands in one error, whatever the format."""
+    (tmp_path / name).mkdir()
+    with pytest.raises(CatalogError, match=f"{name}.*"):
+        Catalog.load(tmp_path / name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may open everything")
+@pytest.mark.parametrize("name", ["items.jsonl", "items.csv", "items.parquet"])
+def test_a_file_that_may_not_be_opened_is_named(tmp_path: Path, name: str) -> None:
+    """Without the right to read it: one error, whatever the format."""
+    (tmp_path / name).touch(mode=0)
+    with pytest.raises(CatalogError, match="Permission denied"):
+        Catalog.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("item_id", [5, None, ["603"], {}])
+def test_what_is_no_text_is_no_id(item_id: Any) -> None:
+    """A number or a list is not in the catalogue, and the message says that ids are texts."""
+    with pytest.raises(UnknownItemError, match="ids are texts"):
+        Catalog(ITEMS).get(item_id)
+
+
+def test_a_catalogue_of_something_else_is_refused() -> None:
+    """Tuples are no Items."""
+    wrong: Any = [("603", "The Matrix")]
+    with pytest.raises(CatalogError, match="not an Item"):
+        Catalog(wrong)
 
 
 def test_an_unknown_id_names_the_nearest() -> None:

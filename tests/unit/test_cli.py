@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from llmrank import Catalog, Ranker, RankRequest, cli
@@ -75,6 +79,7 @@ def run(arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
         ("rank -c ranker.yaml --items items.jsonl --cases bad.jsonl", "bad.jsonl"),
         ("rank -c ranker.yaml --items items.jsonl --candidates 2,3 --out x", "--out"),
         ("rank -c ranker.yaml --items items.jsonl --history 3 --candidates 2,4", "answers.jsonl has no answer"),
+        ("rank -c filtered.yaml --items items.jsonl --history 77", "history[0]: not in the catalogue"),
         ("rank --top-k 0 -c ranker.yaml", "--top-k"),
         ("rank", "--config"),
         ("rnk", "rnk"),
@@ -90,6 +95,10 @@ def test_bad_input_is_one_line_and_status_2(
     Path("gone.yaml").write_text(
         "backend: {kind: openai, model: m, base_url: 'http://127.0.0.1:9/v1', context_window: 800}\nlimits: {max_attempts: 1}\n"
     )
+    Path("filtered.yaml").write_text(
+        "backend: {kind: replay, path: answers.jsonl}\nprefilter: {embedder: {kind: precomputed, vectors: v.npz}}\n"
+    )
+    np.savez("v.npz", vectors=np.eye(9, dtype=np.float32), ids=[str(number) for number in range(1, 10)])
     Path("own").mkdir()
     Path("own/mine.jinja").write_text("{% block user %}{{ nonsense }}{% endblock %}")
     Path("broken.yaml").write_text(
@@ -136,6 +145,86 @@ def test_a_file_of_cases_gives_a_file_of_rankings(
         ("u2", ["6", "5"]),
     ]
     assert sorted(path.name for path in folder.glob("out*")) == ["out.jsonl"]
+
+
+def test_cases_may_come_out_of_a_pipe(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What can be read only once is ranked all the same, and messages name it as the caller did."""
+    text = Path("cases.jsonl").read_text(encoding="utf-8")
+    os.mkfifo("pipe")
+    for content in (text, text + "{oops\n"):
+        writer = threading.Thread(target=Path("pipe").write_text, args=(content,))
+        writer.start()
+        status, out, err = run("rank -c ranker.yaml --items items.jsonl --cases pipe", capsys, monkeypatch)
+        writer.join()
+        if content == text:
+            assert (status, [json.loads(line)["user_id"] for line in out.splitlines()]) == (0, ["u1", "u2"])
+        else:
+            assert (status, out) == (2, "")
+            assert "pipe, line 3: not JSON" in err
+
+
+def test_standard_input_may_be_the_cases(folder: Path) -> None:
+    """`/dev/stdin` works for a pipe and for a file."""
+    command = [sys.executable, "-c", "from llmrank.cli import main; main()", "rank", "-c", "ranker.yaml"]
+    command += ["--items", "items.jsonl", "--cases", "/dev/stdin"]
+    with Path("cases.jsonl").open("rb") as file:
+        from_file = subprocess.run(command, stdin=file, capture_output=True, check=True)
+    from_pipe = subprocess.run(command, input=Path("cases.jsonl").read_bytes(), capture_output=True, check=True)
+    for done in (from_file, from_pipe):
+        assert [json.loads(line)["user_id"] for line in done.stdout.splitlines()] == ["u1", "u2"]
+
+
+@pytest.mark.parametrize("out", ["cases.jsonl", "../{name}/cases.jsonl", "link.jsonl", "hard.jsonl", "cases"])
+def test_the_cases_are_not_written_over(
+    out: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--out` under any name of the file of cases, or whose half-written form would be that file, is refused."""
+    Path("link.jsonl").symlink_to("cases.jsonl")
+    Path("hard.jsonl").hardlink_to("cases.jsonl")
+    Path("cases.part").symlink_to("cases.jsonl")
+    before = Path("cases.jsonl").read_bytes()
+    where = out.format(name=folder.name)
+    status, _, err = run(f"rank -c ranker.yaml --items items.jsonl --cases cases.jsonl --out {where}", capsys, monkeypatch)
+    assert status == 2
+    assert "--out: would overwrite --cases" in err
+    assert Path("cases.jsonl").read_bytes() == before
+
+
+def test_half_a_surrogate_pair_is_no_traceback(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JSON may hold it in ids, titles and queries, and UTF-8 cannot: JSON goes out escaped, a table shows it escaped."""
+    half = "\ud83d"
+    with Path("items.jsonl").open("a") as file:
+        file.write(json.dumps({"id": half, "title": f"Broken {half}"}) + "\n")
+    Path("cases.jsonl").write_text(json.dumps({"user_id": half, "candidates": [half, "2"], "query": half}) + "\n")
+    Path("record.yaml").write_text("backend: {kind: replay, path: answers.jsonl}\nlimits: {on_error: fallback}\n")
+    arguments = "rank -c record.yaml --items items.jsonl --cases cases.jsonl"
+    _, out, _ = run(f"{arguments} --out out.jsonl", capsys, monkeypatch)
+    _, out, _ = run(arguments, capsys, monkeypatch)
+    for text in (out, Path("out.jsonl").read_text(encoding="utf-8")):
+        assert json.loads(text)["user_id"] == half
+        assert json.loads(text)["items"][0]["id"] == half
+    _, out, _ = run(f"rank -c record.yaml --items items.jsonl --candidates 2,{half} --json", capsys, monkeypatch)
+    assert json.loads(out)["items"][1]["id"] == half
+    _, out, _ = run(f"rank -c record.yaml --items items.jsonl --candidates 2,{half}", capsys, monkeypatch)
+    assert "Broken \\ud83d" in out
+
+
+def test_a_terminal_without_unicode_is_served(folder: Path) -> None:
+    """Where stdout is ASCII, JSON is escaped and a table shows what can be shown."""
+    with Path("items.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"id": "é", "title": "Amélie"}, ensure_ascii=False) + "\n")
+    Path("record.yaml").write_text("backend: {kind: replay, path: answers.jsonl}\nlimits: {on_error: fallback}\n")
+    command = [sys.executable, "-c", "from llmrank.cli import main; main()", "rank", "-c", "record.yaml"]
+    command += ["--items", "items.jsonl", "--candidates", "2,é"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    table = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert b"Am\\xe9lie" in table.stdout
+    row = subprocess.run([*command, "--json"], capture_output=True, env=environment, check=False)
+    assert [item["id"] for item in json.loads(row.stdout)["items"]] == ["2", "é"]
 
 
 def test_a_run_with_failures_ends_with_status_1(

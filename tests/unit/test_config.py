@@ -5,11 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from llmrank import Catalog, Item, Ranker
-from llmrank.config import CAPABILITIES, build_backend, load_config
+from llmrank.backends.base import BackendBase
+from llmrank.backends.guard import Limits
+from llmrank.backends.local import LocalOptions
+from llmrank.config import CAPABILITIES, build_backend, build_embedder, load_config
 from llmrank.errors import CapabilityError, CatalogError, ConfigError, InputError, LLMRankError, SetupError
+from llmrank.protocols import Backend
+from llmrank.retrieval.prefilter import PrefilterOptions
 
 CATALOG = Catalog([Item("1", "One", {"year": 2001}), Item("2", "Two")])
 URL = "http://127.0.0.1:9/v1"
@@ -90,6 +96,14 @@ def test_a_catalogue_may_be_named(tmp_path: Path) -> None:
         ({"backend": OPENAI, "fusion": {"prefilter": 1.0}}, r"fusion\.prefilter"),
         ({"backend": OPENAI, "prefilter": {"kep": 5}}, "did you mean 'keep'"),
         ({"backend": OPENAI, "prefilter": {"embedder": {"kind": "wordlama"}}}, "did you mean 'wordllama'"),
+        ({"backend": OPENAI, "prefilter": False}, "prefilter: must be a mapping"),
+        ({"backend": OPENAI, "prefilter": {"keep": True}}, r"prefilter\.keep: .*integer .got True"),
+        ({"backend": OPENAI, "prefilter": {"decay": True}}, r"prefilter\.decay: .*number .got True"),
+        ({"backend": OPENAI, "prompt": {"history": True}}, r"prompt\.history: .*integer .got True"),
+        ({"backend": OPENAI, "prompt": {"history": "5"}}, r"prompt\.history: .*integer .got '5'"),
+        ({"backend": {**OPENAI, "max_concurrency": True}}, r"backend\.max_concurrency: .*integer .got True"),
+        ({"backend": OPENAI, "limits": {"deadline_s": True}}, r"limits\.deadline_s: .*number .got True"),
+        ({"backend": OPENAI, "strategy": {"kind": "listwise", "repair": 1}}, r"strategy\.repair: .*boolean .got 1"),
     ],
 )
 def test_a_mistake_is_named_with_its_remedy(config: dict[str, Any], said: str) -> None:
@@ -110,6 +124,107 @@ def test_files_that_are_no_configuration_are_refused(tmp_path: Path) -> None:
     broken.write_text("- just\n- a list\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="mapping"):
         load_config(broken)
+
+
+def test_configurations_nested_without_end_are_refused(tmp_path: Path) -> None:
+    """Not a traceback of the YAML parser."""
+    path = tmp_path / "deep.yaml"
+    path.write_text("[" * 2_000, encoding="utf-8")
+    with pytest.raises(ConfigError, match="not YAML"):
+        load_config(path)
+
+
+def test_whole_numbers_serve_where_any_number_does() -> None:
+    """`deadline_s: 60` is as good as 60.0."""
+    with Ranker.from_config({"backend": {**OPENAI, "timeout_s": 60}, "limits": {"deadline_s": 60}}) as ranker:
+        assert ranker.backend.kind == "openai"
+
+
+def test_an_empty_prefilter_section_is_a_prefilter_with_defaults() -> None:
+    """Only null, or no section, means none."""
+    with Ranker.from_config({"backend": OPENAI, "prefilter": {}}) as ranker:
+        assert ranker.prefilter is not None
+        assert ranker.prefilter.options == PrefilterOptions()
+
+
+class InProcess(BackendBase):
+    """Stands for a model in this process, which a test does not want to load."""
+
+    def __init__(self, options: LocalOptions) -> None:
+        super().__init__("local", "by-hand")
+
+    @property
+    def remote(self) -> bool:
+        """No server."""
+        return False
+
+    @property
+    def concurrency(self) -> int:
+        """One at a time."""
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("backend", "limits", "expected"),
+    [
+        ({"kind": "local"}, {}, None),
+        ({"kind": "local"}, {"max_attempts": 2}, None),
+        ({"kind": "local"}, {"deadline_s": 5}, 5.0),
+        ({"kind": "replay", "record": {"kind": "local"}}, {"max_attempts": 2}, None),
+        ({"kind": "replay", "record": OPENAI}, {"max_attempts": 2}, 60.0),
+        (OPENAI, {}, 60.0),
+        (OPENAI, {"deadline_s": None}, None),
+    ],
+)
+def test_a_model_in_this_process_has_no_deadline(
+    backend: dict[str, Any],
+    limits: dict[str, Any],
+    expected: float | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither by itself nor while it is recorded, unless the configuration names one; other limits do not change that."""
+    seen: list[Limits] = []
+
+    def guard(inner: Backend, *, limits: Limits, **others: Any) -> Backend:
+        seen.append(limits)
+        return inner
+
+    monkeypatch.setattr("llmrank.ranker.guard", guard)
+    monkeypatch.setattr("llmrank.backends.local.LocalBackend", InProcess)
+    if backend["kind"] == "replay":
+        backend = {**backend, "path": str(tmp_path / "answers.jsonl")}
+    with Ranker.from_config({"backend": backend, "limits": limits}):
+        assert seen[0].deadline_s == expected
+
+
+@pytest.mark.parametrize(("outer", "inner", "expected"), [({}, 3, 3), (5, {}, 5), (5, 3, 3), ({}, {}, 64)])
+def test_a_recorded_backend_keeps_its_concurrency(outer: Any, inner: Any, expected: int, tmp_path: Path) -> None:
+    """`max_concurrency` counts in the block that is recorded, and in the one around it."""
+    record = {**OPENAI, **({"max_concurrency": inner} if inner else {})}
+    backend = {"kind": "replay", "path": str(tmp_path / "answers.jsonl"), "record": record}
+    with Ranker.from_config({"backend": {**backend, **({"max_concurrency": outer} if outer else {})}}) as ranker:
+        assert ranker.max_concurrency == expected
+    assert record == {**OPENAI, **({"max_concurrency": inner} if inner else {})}
+
+
+def test_precomputed_vectors_may_have_a_fallback(tmp_path: Path) -> None:
+    """A section of another kind embeds the queries; its mistakes are named, and a model of another size is refused."""
+    np.savez(tmp_path / "v.npz", vectors=np.eye(2, 64), ids=np.array(["1", "2"]))
+    precomputed = {"kind": "precomputed", "vectors": str(tmp_path / "v.npz")}
+    fallback: dict[str, Any] = {"kind": "wordllama", "dimension": 64, "store": None}
+    embedder = build_embedder({**precomputed, "fallback": fallback})
+    assert embedder.embed(["something nice"]).any()
+    assert build_embedder({**precomputed, "fallback": None}).model == "v.npz"
+    for wrong, said in [
+        ({**fallback, "dimension": 128}, "have 128 numbers, those on disk 64"),
+        ({**fallback, "dimensoin": 64}, r"fallback\.dimensoin: unknown key; did you mean 'dimension'"),
+        ({"kind": "precomputed", "vectors": "v.npz"}, r"fallback\.kind: unknown kind"),
+        ({}, r"fallback\.kind: is missing; use one of: wordllama, openai"),
+        ("wordllama", "fallback: must be a mapping"),
+    ]:
+        with pytest.raises(ConfigError, match=said):
+            build_embedder({**precomputed, "fallback": wrong})
 
 
 def test_a_strategy_that_the_backend_cannot_serve_is_refused() -> None:

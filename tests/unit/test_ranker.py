@@ -450,3 +450,31 @@ def test_fusion_weighs_both_orders() -> None:
     assert all(set(each.parts) == {"prefilter"} for each in ranking.items)
     with make(prefilter=prefilter, fusion=Fusion({"llm": 1.0})) as ranker:
         assert ranker.rank(*asked).item_ids == ["5", "1"]
+
+
+def test_a_prefilter_may_be_shared_or_owned() -> None:
+    """A prefilter that was handed in stays open for other Rankers; one that the Ranker owns is closed with it."""
+    prefilter = Prefilter(Bag(), PrefilterOptions(keep=2), CATALOG.items)
+    for _ in range(2):
+        with make(prefilter=prefilter) as ranker:
+            assert len(ranker.rank(["11"], ["5", "1", "12"]).items) == 2
+    make(prefilter=prefilter, owns_prefilter=True).close()
+    with make(prefilter=prefilter) as ranker, pytest.raises(BackendError, match="closed"):
+        ranker.rank(["11"], ["5", "1", "12"])
+
+
+class Unreachable(Bag):
+    """An embedding server that is down."""
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        raise UnreachableError("the embedding server is down")
+
+
+def test_without_its_embedder_the_prefilter_still_leaves_out_what_was_seen() -> None:
+    """The fallback order is the order given, cut to `keep`, without seen items; the Ranking says what was left out."""
+    prefilter = Prefilter(Unreachable(), PrefilterOptions(keep=3), CATALOG.items)
+    with make(prefilter=prefilter, on_error="fallback") as ranker:
+        ranking = ranker.rank(["0", "1"])
+    assert (ranking.status, ranking.item_ids) == ("error", ["2", "3", "4"])
+    assert (ranking.cut.seen, ranking.cut.prefiltered) == (("0", "1"), 25)
+    assert isinstance(ranking.error, UnreachableError)

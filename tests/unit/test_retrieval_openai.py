@@ -15,6 +15,7 @@ import pytest
 
 from llmrank.errors import (
     AuthenticationError,
+    BackendError,
     BadRequestError,
     ConfigError,
     DeadlineError,
@@ -173,6 +174,37 @@ def test_a_change_of_dimension_is_refused(server: Server, embedder: OpenAIEmbedd
     server.rule = lambda body, number: (200, {"data": [{"index": 0, "embedding": [1.0, 0.0]}]}, {})
     with pytest.raises(ServerError, match="2 numbers instead of 16"):
         embedder.embed(["heat"])
+
+
+def test_closing_ends_a_wait_and_asks_nothing_more(server: Server) -> None:
+    """A thread that waits to ask again ends at once, with an error; so does whoever asks afterwards."""
+    server.rule = lambda body, number: (429, {"error": {"message": "slow"}}, {"Retry-After": "60"})
+    embedder = OpenAIEmbedder(options(server, deadline_s=600.0))
+    raised: list[BackendError] = []
+
+    def work() -> None:
+        try:
+            embedder.embed(["alien"])
+        except BackendError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not server.requests:
+        thread.join(0.01)
+    embedder.close()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert "closed" in str(raised[0])
+    with pytest.raises(BackendError, match="closed"):
+        embedder.embed(["heat"])
+    assert len(server.requests) == 1
+
+
+def test_half_a_surrogate_pair_is_sent_as_a_sign(server: Server, embedder: OpenAIEmbedder) -> None:
+    """UTF-8 cannot hold it, so U+FFFD goes out in its place."""
+    embedder.embed(["broken \ud83d"])
+    assert server.requests[0]["input"] == ["broken \ufffd"]
 
 
 def test_after_a_failure_the_other_batches_are_not_paid_for(server: Server) -> None:

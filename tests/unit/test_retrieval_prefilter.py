@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrank.errors import ConfigError, InputError, RequestError
+from llmrank.errors import BackendError, ConfigError, RequestError
 from llmrank.protocols import Retriever
 from llmrank.retrieval.cached import CachedEmbedder
 from llmrank.retrieval.history import blend, history_vector
 from llmrank.retrieval.precomputed import PrecomputedEmbedder, PrecomputedOptions
 from llmrank.retrieval.prefilter import Prefilter, PrefilterOptions
 from llmrank.retrieval.store import VectorStore
-from llmrank.retrieval.text import item_text
+from llmrank.retrieval.text import clean, item_text
+from llmrank.retrieval.vectors import CHUNK, Vectors
 from llmrank.types import Event, Item, ResolvedRequest
 from tests.unit.bag_embedder import BagEmbedder
 
@@ -185,6 +187,90 @@ def test_an_item_of_the_callers_own_counts_by_its_own_words() -> None:
     assert selection.candidates[0].title == "alien horror space"
 
 
+def test_attributes_that_cannot_be_compared_do_no_harm() -> None:
+    """NumPy arrays among the attributes of an item brought by the caller: only the words that are embedded are compared."""
+    items = tuple(Item(item.id, item.title, {"picture": np.ones(3)}) for item in CATALOG)
+    prefilter = Prefilter(BagEmbedder(), PrefilterOptions(fields=("title", "picture")), items)
+    prefilter.prepare()
+    bag = prefilter.embedder
+    assert isinstance(bag, BagEmbedder)
+    bag.asked.clear()
+    own = (Item("1", TITLES[1], {"picture": np.ones(3)}), Item("5", TITLES[5], {"picture": np.zeros(3)}))
+    selection = prefilter.select(ResolvedRequest((), own, "space"))
+    assert [item.id for item in selection.candidates] == ["5", "1"]
+    assert bag.asked == ["space", "space odyssey 0.0 0.0 0.0"]
+
+
+def test_half_a_surrogate_pair_in_a_query_is_embedded() -> None:
+    """JSON may hold it; an embedder sees U+FFFD in its place."""
+    bag = BagEmbedder()
+    Prefilter(bag).select(request(candidates=[1, 5], query="I want \ud83d"))
+    assert bag.asked[0] == "I want \ufffd" == clean("I want \ud83d")
+
+
+class Gated(BagEmbedder):
+    """Waits before its second chunk until it may go on; tells that it waits; can be closed."""
+
+    def __init__(self) -> None:
+        super().__init__(dimension=4)
+        self.waits, self.may_go_on = threading.Event(), threading.Event()
+        self.chunks = self.closed = 0
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of one number, quickly made."""
+        self.chunks += 1
+        if self.chunks == 2:
+            self.waits.set()
+            assert self.may_go_on.wait(30)
+        return np.full((len(texts), 4), 0.5, dtype=np.float32)
+
+    def close(self) -> None:
+        """Counts."""
+        self.closed += 1
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_closing_ends_the_embedding_of_a_catalogue(tmp_path: Path, cached: bool) -> None:
+    """Another thread's work ends after its chunk, with an error; what was embedded is kept; the embedder is closed."""
+    gated = Gated()
+    items = tuple(Item(str(number), f"film {number}") for number in range(4 * CHUNK))
+    store = VectorStore(tmp_path, gated.model)
+    prefilter = Prefilter(CachedEmbedder(gated, store) if cached else gated, PrefilterOptions(), items)
+    raised: list[BackendError] = []
+
+    def work() -> None:
+        try:
+            prefilter.select(ResolvedRequest((Event(items[0]),), items))
+        except BackendError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert gated.waits.wait(30)
+    prefilter.close()
+    prefilter.close()
+    gated.may_go_on.set()
+    thread.join(30)
+    assert "the prefilter is closed" in str(raised[0])
+    assert gated.closed == 2
+    with pytest.raises(BackendError, match="closed"):
+        prefilter.prepare()
+    assert gated.chunks == 2  # the history's and the catalogue's first
+    if cached:
+        assert len(store) >= CHUNK
+
+
+def test_closing_reaches_every_embedder_inside(tmp_path: Path) -> None:
+    """Through the cache and as a fallback; one that holds nothing need not have `close`."""
+    gated = Gated()
+    np.savez(tmp_path / "v.npz", vectors=np.ones((1, 4)), ids=np.array(["0"]))
+    fallback = CachedEmbedder(gated, VectorStore(tmp_path, gated.model))
+    Prefilter(PrecomputedEmbedder(PrecomputedOptions(str(tmp_path / "v.npz")), fallback)).close()
+    assert gated.closed == 1
+    Prefilter(PrecomputedEmbedder(PrecomputedOptions(str(tmp_path / "v.npz")))).close()
+    Prefilter(BagEmbedder()).close()
+
+
 def test_chosen_fields_are_embedded() -> None:
     """Attributes count when they are chosen, in the order chosen; a field that no item has is a typo, and named."""
     items = (Item("1", "A", {"genres": ["crime", "drama"], "year": 1995}), Item("2", "B", {"genres": ["comedy"]}))
@@ -200,6 +286,8 @@ def test_chosen_fields_are_embedded() -> None:
     [
         (Item("1", " Tom &amp;amp; Jerry\n\u2028 2 "), "Tom & Jerry 2"),
         (Item("1", "AT&T"), "AT&T"),
+        (Item("1", "half \ud83d, other half &#xDE80;"), "half \ufffd, other half \ufffd"),
+        (Item("1", "\U0001f680"), "\U0001f680"),
         (Item("1", "Heat", {"genres": ["Crime ", "", None, 3]}), "Heat Crime 3"),
         (Item("1", "Heat", {"genres": {"b", "a"}}), "Heat a b"),
         (Item("1", "", {"genres": None}), ""),
@@ -316,8 +404,10 @@ class TestPrecomputed:
         by_id = PrecomputedEmbedder(self.files(tmp_path, "npy ids"))
         with pytest.raises(RequestError, match=r"item id: bag has no vector for this item \(got '99'\)"):
             Prefilter(by_id).select(ResolvedRequest((Event(CATALOG[0]),), (Item("99", "x"),)))
-        with pytest.raises(InputError, match=r"text: bag has no vector for this text .got 'space'.*fallback"):
-            Prefilter(by_id).select(request(candidates=[1, 5], query="space"))
+        with pytest.raises(
+            RequestError, match=r"text: bag has no vector for this text .got 'space'.*prefilter.embedder.fallback"
+        ):
+            by_id.embed(["space"])
         helped = Prefilter(PrecomputedEmbedder(self.files(tmp_path, "npy ids"), BagEmbedder()))
         assert ids(helped, request(candidates=[4, 5], query="space")) == ["5", "4"]
         texts = PrecomputedEmbedder(self.files(tmp_path, "npy texts"), BagEmbedder())
@@ -325,6 +415,22 @@ class TestPrecomputed:
             texts.embed(["space odyssey", "unseen words", ""]), BagEmbedder().embed(["space odyssey", "unseen words", ""])
         )
         assert texts.table(["unseen words"])[1] is None
+
+    @pytest.mark.parametrize("kind", ["npy ids", "npy texts"])
+    def test_a_query_without_a_vector_is_left_out(self, tmp_path: Path, kind: str) -> None:
+        """With a history the history decides, and a note says so; with nothing else the request is refused."""
+        prefilter = Prefilter(PrecomputedEmbedder(self.files(tmp_path, kind)), PrefilterOptions(keep=2), CATALOG)
+        for candidates in (None, [0, 1, 2, 4, 5]):
+            without, with_query = request([3], candidates), request([3], candidates, "something nice")
+            selection = prefilter.select(with_query)
+            assert selection.candidates == prefilter.select(without).candidates
+            assert len(selection.notes) == 1
+            assert "left the query out: bag has no vector for this text; " in selection.notes[0]
+            assert prefilter.select(without).notes == ()
+        with pytest.raises(
+            RequestError, match=r"query: .*no history to compare with .got 'something nice'.*prefilter\.embedder\.fallback"
+        ):
+            prefilter.select(request([], [1, 2], "something nice"))
 
     def test_a_fallback_of_another_size_is_refused(self, tmp_path: Path) -> None:
         """Cosines between two models' vectors would mean nothing."""
@@ -344,6 +450,8 @@ class TestPrecomputed:
             (np.ones((2, 3), dtype=int), '{"id": "1"}\n{"id": "2"}', "int64"),
             (np.full((2, 3), np.nan), '{"id": "1"}\n{"id": "2"}', "not a number"),
             (np.array([[{}]], dtype=object), '{"id": "1"}', "cannot be read as a NumPy file"),
+            (np.ones((2, 3)), "[" * 100_000, "not JSON .*line 1"),
+            (np.ones((2, 3)), '{"id": "\udce9"}', "cannot be read .*UTF-8"),
             (np.ones((2, 3)), None, "no such file"),
         ],
     )
@@ -351,7 +459,7 @@ class TestPrecomputed:
         """The file, what is wrong and what to do, in one ConfigError; nothing is ever unpickled."""
         np.save(tmp_path / "v.npy", array)
         if lines is not None:
-            (tmp_path / "k.jsonl").write_text(lines)
+            (tmp_path / "k.jsonl").write_bytes(lines.encode("utf-8", "surrogateescape"))
         with pytest.raises(ConfigError, match=message):
             PrecomputedEmbedder(PrecomputedOptions(str(tmp_path / "v.npy"), str(tmp_path / "k.jsonl")))
 
@@ -360,11 +468,22 @@ class TestPrecomputed:
         np.savez(tmp_path / "v.npz", vectors=np.ones((1, 2)), names=np.array(["a"]))
         np.savez(tmp_path / "o.npz", vectors=np.ones((1, 2)), ids=np.array(["a"], dtype=object))
         (tmp_path / "v.npy").write_text("hello")
+        (tmp_path / "empty.npy").touch()
+        np.savez_compressed(tmp_path / "whole.npz", vectors=np.random.default_rng(1).random((9, 9)), ids=np.arange(9))
+        whole = (tmp_path / "whole.npz").read_bytes()
+        (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+        (tmp_path / "flipped.npz").write_bytes(bytes(byte ^ (0x5A if 80 <= at < 200 else 0) for at, byte in enumerate(whole)))
+        with (tmp_path / "one.npz").open("wb") as file:
+            np.save(file, np.ones((1, 2)))
         for name, message in [
             ("none.npy", "no such file"),
             ("v.npz", r"holds the arrays \['names', 'vectors'\]"),
             ("o.npz", "as arrays of text"),
             ("v.npy", "cannot be read as a NumPy file"),
+            ("empty.npy", "cannot be read as a NumPy file"),
+            ("cut.npz", "cannot be read as a NumPy file"),
+            ("flipped.npz", "cannot be read as a NumPy file"),
+            ("one.npz", "is one array"),
         ]:
             with pytest.raises(ConfigError, match=message):
                 PrecomputedEmbedder(PrecomputedOptions(str(tmp_path / name), str(tmp_path / "v.npz")))

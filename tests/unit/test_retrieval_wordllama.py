@@ -40,3 +40,10 @@ def test_a_size_that_there_is_not_is_refused() -> None:
     """The sizes that there are, in the message."""
     with pytest.raises(ConfigError, match=r"prefilter\.embedder\.dimension: .*64, 128, 256"):
         WordLlamaOptions(100)
+
+
+def test_half_a_surrogate_pair_is_embedded_as_a_sign() -> None:
+    """The tokenizer would refuse it: U+FFFD stands in its place."""
+    half, sign = WordLlamaEmbedder(WordLlamaOptions(64)).embed(["alien \ud83d", "alien \ufffd"])
+    assert half.any()
+    assert half.tolist() == sign.tolist()
