@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
 
-from llmrank._answer_text import plain
+from llmrank.answer.text import plain
 
 LIKENESS = 88.0
 """The least `rapidfuzz.fuzz.ratio` (0 to 100) of two titles that are taken for one: about one wrong letter in eight."""

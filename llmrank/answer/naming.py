@@ -14,43 +14,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 
-from llmrank._answer_layout import Block, Entry, Layout
-from llmrank._answer_titles import Found, TitleIndex, year_after
-
-_BODY_CHARS = 1200  # of an entry are read: a label and the longest titles stand in less
-
-_NAME = r"[A-Za-z]{1,2}|[0-9]{1,4}"
-_NOUN = r"(?:(?:candidate|item|option|label|choice|movie|film|game|product|document|passage|book|song|number|no\.)[ \t]+#?|\#)?"
-_CLOSE = r"[\"'.,;:!]*"
-_BRACKET = re.compile(
-    rf"{_NOUN}[\[({{<]+[ \t\"']*(?:label[ \t]+)?({_NAME})[ \t\"']*(?:[\])}}>]+|$)[ \t]*[:.,|)=-]*[ \t]*", re.IGNORECASE
-)
-_WHOLE = re.compile(rf"[({{\"'$]*{_NOUN}({_NAME})[\"'.,;:!)\]}}$]*\Z", re.IGNORECASE)
-_BARE = re.compile(
-    rf"[\"']*{_NOUN}({_NAME})[\"']*(?:[.):|=]+(?=[\s\"'\[(])|[ \t]+-+(?=[ \t])|[ \t]+[|=](?=[ \t]))[ \t]*", re.IGNORECASE
-)
-# "C (0.9)": a label with its score, and nothing else.
-_SCORED = re.compile(
-    rf"[(\[\"']*{_NOUN}({_NAME})[\"')\]]*[ \t]{{0,3}}"
-    r"(?=[\[(]\s?(?:score|rating)?[ \t:=]*[0-9]{1,3}(?:\.[0-9]{1,6})?\s?(?:%|/\s?[0-9]{1,3})?[\])]\W*\Z)",
-    re.IGNORECASE,
-)
-_SPACED = re.compile(rf"{_NOUN}({_NAME})[ \t]+(?=\S)", re.IGNORECASE)
-_TAIL = re.compile(rf"(?:[\[(]\s?({_NAME})\s?[\])]|[ \t][|:][ \t]({_NAME}))\Z")
-_VALUE = re.compile(
-    r"(?:rank|score|rating|no\.)?[ \t#:=]*([0-9]{1,4}(?:\.[0-9]{1,6})?)(?:[ \t]?/[ \t]?[0-9]{1,4}|%|st|nd|rd|th)?\W*\Z",
-    re.IGNORECASE,
-)
-_SEPARATED = re.compile(r"\s*(?:[-:,.;|()\"'!?\[\]=>/]|\Z)")
-_CONNECTOR = re.compile(r"(?:(?:and|then|next|finally|lastly|followed by|first|second|third|last)\b[ \t,:]*)+", re.IGNORECASE)
-_AFTERWORD = re.compile(
-    r"[ \t]+(?:(?:at|in|the)[ \t])*(?:first|second|third|fourth|fifth|last|next)(?:[ \t]place)?\Z", re.IGNORECASE
-)
-_SUBTITLE = re.compile(r":\s[A-Z0-9]\w*(?:\s[A-Z0-9]\w*){0,3}\Z")
-_LEAD_OUT = re.compile(r"[.\s,;!)]")
+from llmrank.answer.entry import WHOLE, EntryReader, Parts, short
+from llmrank.answer.layout import Block, Entry, Layout
+from llmrank.answer.titles import TitleIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,28 +59,6 @@ class Reading:
         return len({mention.index for mention in self.mentions})
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """What the text of one entry says.
-
-    `token` is the label as written and `label` the candidate it stands for; `form` tells how it was set off. `rest` is the
-    title after the label, `title` the title that the text would be without labels.
-    """
-
-    text: str
-    token: str = ""
-    label: int | None = None
-    form: str = ""  # "", whole, bracket, bare, spaced, tail
-    lower: bool = False
-    cut: bool = False
-    rest: Found | None = None
-    title: Found | None = None
-    inside: Found | None = None
-    value: float | None = None
-    doubt: str = ""
-    rest_text: str = ""
-
-
 @dataclass(slots=True)
 class _Draft:
     """A reading while it is made: one slot an entry."""
@@ -139,8 +86,7 @@ class Namer:
         self.single = single
         self.index = index
         self.numeric = bool(labels) and labels[0].isdigit()
-        self._known = {label: place for place, label in enumerate(labels)}
-        self._parts: dict[str, _Parts] = {}
+        self.entries = EntryReader(labels, index)
 
     def spans(self, line: str) -> list[tuple[int, int]] | None:
         """Where in `line` whole titles stand, character by character."""
@@ -157,7 +103,7 @@ class Namer:
         entries = block.entries
         if block.layout is Layout.COMMAS and not self._promising(entries):
             return None
-        parts = [self._entry(entry, block.layout) for entry in entries]
+        parts = [self.entries.read(entry, block.layout) for entry in entries]
         draft, naming = self._name(block, parts)
         notes = [*block.notes, *draft.notes]
         self._by_likeness(block, parts, draft, naming)
@@ -179,224 +125,20 @@ class Namer:
         ordered = order != sorted(order)
         return Reading(block, mentions, tuple(dict.fromkeys(notes)), tuple(self._invented(block, parts, draft)), echo, ordered)
 
-    # -- one entry ---------------------------------------------------------------------------------------------------
-
-    def _entry(self, entry: Entry, layout: Layout) -> _Parts:
-        parts = self._read(entry.body)
-        if entry.title_only:
-            whole = self.index.whole(parts.text) or self._titled(parts.text)
-            return _Parts(parts.text, title=whole if whole is not None and whole.options else None)
-        if layout not in (Layout.ARROWS, Layout.COMMAS, Layout.NUMBERED):
-            return parts
-        strict = layout is Layout.COMMAS
-        if layout is Layout.COMMAS and not self._is_whole(parts):
-            trimmed = _AFTERWORD.sub("", entry.body.rstrip(" .!")) if len(entry.body) < 200 else entry.body
-            match = _CONNECTOR.match(trimmed)
-            if match and match.end() < len(trimmed):
-                trimmed = trimmed[match.end() :]
-            if trimmed != entry.body:
-                parts = self._read(trimmed)
-        if entry.first and layout is not Layout.NUMBERED and not self._is_whole(parts):
-            parts = self._tail_of(_AFTERWORD.sub("", entry.body[-200:]), parts)
-        if entry.last and not self._is_whole(parts) and layout is Layout.ARROWS:
-            parts = self._head_of(entry.body, parts)
-        if strict and not self._is_whole(parts):
-            return _Parts(parts.text, parts.token if parts.form in {"whole", "bracket"} else "")
-        return parts
-
-    @staticmethod
-    def _is_whole(parts: _Parts) -> bool:
-        """True if the text is a label, a title or both, and nothing else."""
-        if parts.label is not None and parts.form in {"whole", "bracket", "bare", "spaced", "tail"}:
-            return parts.form == "whole" or not parts.rest_text or parts.rest is not None
-        return parts.title is not None and not parts.text[parts.title.end :].strip(" .\"'!)")
-
-    def _tail_of(self, body: str, parts: _Parts) -> _Parts:
-        """The end of a lead-in: "My ranking is B"."""
-        words = body.split()
-        if not words:
-            return parts
-        tail = self._read(words[-1])
-        if tail.label is not None and (tail.form == "bracket" or (tail.form == "whole" and not tail.lower)):
-            return tail
-        begin = max(body.rfind(": "), body.rfind(" is "), body.rfind(" are "))
-        if begin >= 0:
-            after = self._read(body[begin:].split(maxsplit=1)[-1])
-            if self._is_whole(after):
-                return after
-        if parts.title is None and parts.label is None:
-            every = self.index.scan(body[-200:])
-            if every and every[-1].options and not body[-200:][every[-1].end :].strip(" .\"'!)"):
-                after = self._read(body[-200:][every[-1].start :])
-                return replace(after, doubt="the ranking was read from running text") if self._is_whole(after) else parts
-        return parts
-
-    def _head_of(self, body: str, parts: _Parts) -> _Parts:
-        """The beginning of the last piece: "C. I think ...", "C because ..."."""
-        if parts.label is not None or parts.title is not None:
-            return parts
-        word = body.split(maxsplit=1)[0] if body.split() else ""
-        head = self._read(word)
-        if head.label is not None and (head.form == "bracket" or not head.lower):
-            return head
-        return parts
-
-    def _read(self, body: str) -> _Parts:
-        body = body[:_BODY_CHARS]
-        known = self._parts.get(body)
-        if known is None:
-            known = self._parts[body] = self._parse(body)
-        return known
-
-    def _parse(self, body: str) -> _Parts:
-        raw = " ".join(body.split())
-        text = raw.replace("**", "").replace("__", "").replace("`", "").replace("~~", "").strip("*_ \t")
-        title = self.index.whole(raw) or self.index.whole(text) or self._titled(text)
-        if title is not None and not title.options:
-            title = None
-        doubt = self._doubt(text, title) if title is not None else ""
-        parts = _Parts(text, title=title, doubt=doubt)
-        for form, pattern in (
-            ("whole", _WHOLE),
-            ("scored", _SCORED),
-            ("bracket", _BRACKET),
-            ("bare", _BARE),
-            ("spaced", _SPACED),
-        ):
-            match = pattern.match(text)
-            if match is None:
-                continue
-            token = match[1]
-            label = self._label(token)
-            rest_text = text[match.end() :].strip()
-            rest = self._rest(rest_text)
-            if form == "spaced" and (label is None or rest is None or not self._has(rest, label)):
-                continue
-            if form in {"bare", "scored"} and label is None:
-                continue
-            if form == "bracket" and label is None and title is not None:
-                continue  # "(500) Days of Summer"
-            agrees = rest is not None and label is not None and self._has(rest, label)
-            # A text that is a title as a whole, or whose title goes on behind the look-alike of a label, has no label.
-            if form != "whole" and title is not None and not agrees:
-                goes_on = rest is None and bool(rest_text) and title.end > match.end()
-                if goes_on or self.index.whole(text) is not None:
-                    continue
-            if form == "scored":
-                number = _VALUE.match(text[match.end() :].strip("[( "))
-                return replace(
-                    parts,
-                    token=token,
-                    label=label,
-                    form="whole",
-                    lower=token.islower(),
-                    value=float(number[1]) if number else None,
-                )
-            cut = form == "bracket" and not re.search(r"[\])}>]", match[0])
-            beyond = rest_text[rest.end :].strip(" |:=-(") if rest is not None else rest_text
-            # In a table the value is the last cell.
-            value = (_VALUE.match(beyond) or _VALUE.match(beyond.rpartition(" | ")[2])) if beyond else None
-            return replace(
-                parts,
-                token=token,
-                label=label,
-                form=form,
-                lower=token.islower(),
-                cut=cut,
-                rest=rest,
-                rest_text=rest_text,
-                value=float(value[1]) if value else None,
-            )
-        parts = self._labelled_tail(text, parts)
-        return parts if parts.label is not None or title is not None else replace(parts, inside=self._inside(text))
-
-    def _labelled_tail(self, text: str, parts: _Parts) -> _Parts:
-        """The label behind the title: "Alien [C]", "Alien | C"."""
-        bare = text.rstrip("\"'.,;!* ")
-        match = _TAIL.search(bare, max(0, len(bare) - 12))
-        if match:
-            label = self._label(match[1] or match[2])
-            before = bare[: match.start()].strip()
-            if label is not None and before and self.index.whole(text) is None:
-                rest = self._rest(before)
-                if rest is not None or (self.numeric is False and bare.endswith("]")):
-                    token = match[1] or match[2]
-                    return replace(
-                        parts, token=token, label=label, form="tail", rest=rest, rest_text=before, lower=token.islower()
-                    )
-        if parts.title is not None:
-            value = _VALUE.match(text[parts.title.end :].strip(" :=-|(")) if text[parts.title.end :].strip() else None
-            if value:
-                return replace(parts, value=float(value[1]))
-        return parts
-
-    def _label(self, token: str) -> int | None:
-        if token.isdigit():
-            return self._known.get(token.lstrip("0") or "0")
-        return self._known.get(token.upper()) if len(token) == 1 else None
-
-    @staticmethod
-    def _has(found: Found, index: int) -> bool:
-        return any(option == index for _, option in found.options)
-
-    def _rest(self, text: str) -> Found | None:
-        """The title with which the text after a label begins."""
-        if not text:
-            return None
-        found = self.index.whole(text) or self._titled(text)
-        return found if found is not None and found.options else None
-
-    def _titled(self, text: str) -> Found | None:
-        """The title with which `text` begins, if a sign and no other word follows it."""
-        found = self.index.head(text)
-        if found is None:
-            return None
-        return found if _SEPARATED.match(text, found.end) else None
-
-    def _inside(self, text: str) -> Found | None:
-        """The candidate's title in the midst of a text: beside one of the history, or set off by signs on both sides."""
-        every = [found for found in self.index.scan(text) if found.options or found.history]
-        history = any(found.history for found in every)
-        for pure in (True, False):
-            for found in every:
-                if not found.options or (pure and found.history):
-                    continue
-                before, after = text[: found.start].rstrip(), text[found.end :].lstrip()
-                framed = bool(before) and before[-1] in ":\"'[(-|" and (not after or after[0] in ":\"'.])-|!,(")
-                long_enough = found.end - found.start >= 4 and not text[found.start].islower()
-                if framed or (history and pure and long_enough):
-                    return found
-        return None
-
-    def _doubt(self, text: str, title: Found) -> str:
-        """Why a title that was found may not be meant: another year, or what looks like another subtitle, follows it."""
-        rest = text[title.end :]
-        if not rest:
-            return ""
-        year = year_after(rest)
-        candidates = [index for _, index in title.options]
-        if year and all(self.index.years[index] and year not in self.index.years[index] for index in candidates):
-            return f"{_short(text)} has another year than the candidate that it was taken for"
-        if _SUBTITLE.match(rest):
-            return f"{_short(text)} was taken for the candidate with the beginning of that title"
-        return ""
-
-    # -- the whole block ---------------------------------------------------------------------------------------------
-
     def _promising(self, entries: Sequence[Entry]) -> bool:
         """A cheap look at a line with commas: prose is full of them. Most of the first pieces must name something."""
         pieces = entries[:6] if len(entries) > 6 else entries
-        named = sum(self._is_whole(self._entry(entry, Layout.COMMAS)) for entry in pieces)
+        named = sum(self.entries.is_whole(self.entries.read(entry, Layout.COMMAS)) for entry in pieces)
         return named * 2 >= len(pieces)
 
-    def _name(self, block: Block, parts: list[_Parts]) -> tuple[_Draft, str]:
+    def _name(self, block: Block, parts: list[Parts]) -> tuple[_Draft, str]:
         """Chooses between labels, titles and numbers; says which."""
         labels = self._by_labels(block, parts)
         titles = self._by_titles(block, parts)
         numbers = self._by_numbers(block, parts) if self.numeric else None
         written = [part.label for part in parts if part.label is not None and part.form]
         agree = sum(
-            1 for part in parts if part.label is not None and part.rest is not None and self._has(part.rest, part.label)
+            1 for part in parts if part.label is not None and part.rest is not None and self.entries.has(part.rest, part.label)
         )
         disagree = sum(1 for part in parts if part.label is not None and part.rest is not None) - agree
         if numbers is not None and len(set(written)) * 2 < numbers.distinct:
@@ -420,16 +162,16 @@ class Namer:
             labels.notes.append(f"{_count(disagree, 'label')} stood beside the title of another candidate; the label counts")
         return labels, "labels"
 
-    def _beside(self, parts: list[_Parts]) -> bool:
+    def _beside(self, parts: list[Parts]) -> bool:
         """True if an entry is two letters that are different labels, as in "A) C"; "[3] 1" is a label with its rank."""
         return not self.numeric and any(
-            match is not None and self._label(match[1]) not in {None, part.label}
+            match is not None and self.entries.label(match[1]) not in {None, part.label}
             for part in parts
             if part.label is not None and part.rest is None
-            for match in (_WHOLE.match(part.rest_text),)
+            for match in (WHOLE.match(part.rest_text),)
         )
 
-    def _by_labels(self, block: Block, parts: list[_Parts]) -> _Draft:
+    def _by_labels(self, block: Block, parts: list[Parts]) -> _Draft:
         draft = _Draft([None] * len(parts))
         tokens = [int(part.token) for part in parts if part.token.isdigit()]
         count = len(self.labels)
@@ -452,7 +194,7 @@ class Namer:
                 draft.notes.append(f"{_count(assigned, 'position')} without a label were read by title")
         return draft
 
-    def _by_titles(self, block: Block, parts: list[_Parts]) -> _Draft:
+    def _by_titles(self, block: Block, parts: list[Parts]) -> _Draft:
         draft = _Draft([None] * len(parts))
         options = []
         for place, part in enumerate(parts):
@@ -494,7 +236,7 @@ class Namer:
             draft.notes.append(f"{_count(len(twins), 'title')} fit several candidates, which were taken in the order given")
         return given
 
-    def _by_numbers(self, block: Block, parts: list[_Parts]) -> _Draft | None:
+    def _by_numbers(self, block: Block, parts: list[Parts]) -> _Draft | None:
         """The numbers before the entries as labels, or None if they are ranks."""
         numbers = [entry.number for entry in block.entries]
         if any(number is None for number in numbers) or len(numbers) < 2:
@@ -507,7 +249,7 @@ class Namer:
             return None
         if all(after > before for before, after in pairwise(written)) and written[0] <= 1:
             return None  # ranks with gaps
-        draft = _Draft([self._label(str(number)) for number in written])
+        draft = _Draft([self.entries.label(str(number)) for number in written])
         agree = disagree = 0
         for place, part in enumerate(parts):
             found = _options(part, block.layout) or (part.rest.options if part.rest else ())
@@ -525,7 +267,7 @@ class Namer:
                 draft.guessed = set(range(len(parts)))
         return draft
 
-    def _by_likeness(self, block: Block, parts: list[_Parts], draft: _Draft, naming: str) -> None:
+    def _by_likeness(self, block: Block, parts: list[Parts], draft: _Draft, naming: str) -> None:
         """Fills positions that nothing literal names with the candidate whose title is like their text."""
         if naming == "numbers":
             return
@@ -552,12 +294,12 @@ class Namer:
             used.add(index)
             draft.slots[place] = index
             draft.guessed.add(place)
-            examples.append(f"{_short(parts[place].text)} as {_short(self.index.texts[index])}")
+            examples.append(f"{short(parts[place].text)} as {short(self.index.texts[index])}")
         if examples:
             more = "" if len(examples) == 1 else f", and {len(examples) - 1} more"
             draft.notes.append(f"a misspelt title was read by likeness: {examples[0]}{more}")
 
-    def _enough(self, block: Block, parts: list[_Parts], draft: _Draft, resolved: list[int]) -> bool:
+    def _enough(self, block: Block, parts: list[Parts], draft: _Draft, resolved: list[int]) -> bool:
         """False for prose, and for lists about something else, in which a label or title happens to stand."""
         count, total = draft.distinct, len(parts)
         if not count:
@@ -604,7 +346,7 @@ class Namer:
             return len(resolved) >= 2 and len(resolved) * 2 >= total
         return count > 1 and self._list_of_commas(block, parts, resolved, complete=complete)
 
-    def _list_of_commas(self, block: Block, parts: list[_Parts], resolved: list[int], *, complete: bool) -> bool:
+    def _list_of_commas(self, block: Block, parts: list[Parts], resolved: list[int], *, complete: bool) -> bool:
         total = len(parts)
         if len(resolved) < 2 or len(resolved) * 3 < total * 2:
             return False
@@ -621,12 +363,12 @@ class Namer:
             return False  # "My favourites are B, A": perhaps not the ranking
         return not (any(part.lower for part in parts) and not complete)
 
-    def _firm(self, part: _Parts) -> bool:
+    def _firm(self, part: Parts) -> bool:
         return part.form in {"whole", "bracket", "tail", "spaced"} or (
-            part.rest is not None and self._has(part.rest, part.label or 0)
+            part.rest is not None and self.entries.has(part.rest, part.label or 0)
         )
 
-    def _drop_cut(self, block: Block, parts: list[_Parts], draft: _Draft, notes: list[str]) -> None:
+    def _drop_cut(self, block: Block, parts: list[Parts], draft: _Draft, notes: list[str]) -> None:
         """Takes back the last position of a text that breaks off, if with more letters it could name another candidate."""
         last = max((place for place, entry in enumerate(block.entries) if entry.at_end), default=None)
         if last is None or self.single or draft.distinct == len(self.labels) or draft.slots[last] is None:
@@ -648,9 +390,9 @@ class Namer:
             longer = number or (alone and self.index.shared_start(text, free))
         if longer:
             draft.slots[last] = None
-            notes.append(f"the answer breaks off at {_short(body)}, which may be the beginning of something longer")
+            notes.append(f"the answer breaks off at {short(body)}, which may be the beginning of something longer")
 
-    def _order(self, block: Block, parts: list[_Parts], draft: _Draft, naming: str, notes: list[str]) -> list[int]:
+    def _order(self, block: Block, parts: list[Parts], draft: _Draft, naming: str, notes: list[str]) -> list[int]:
         """The places in ranking order: as written, unless ranks or scores that the answer states say otherwise."""
         places = [place for place, slot in enumerate(draft.slots) if slot is not None]
         if len(places) < 2 or len({draft.slots[place] for place in places}) < len(places):
@@ -684,7 +426,7 @@ class Namer:
         notes.append(reason)
         return [place for _, place in sorted(zip(ranks, places, strict=True))]
 
-    def _invented(self, block: Block, parts: list[_Parts], draft: _Draft) -> Iterable[str]:
+    def _invented(self, block: Block, parts: list[Parts], draft: _Draft) -> Iterable[str]:
         resolved = [place for place, slot in enumerate(draft.slots) if slot is not None]
         for place, part in enumerate(parts):
             if draft.slots[place] is not None or not part.text.strip(" .,;"):
@@ -707,7 +449,7 @@ class Namer:
                 yield part.token if part.form in {"whole", "bracket"} and part.token else part.text
 
 
-def _options(part: _Parts, layout: Layout) -> Sequence[tuple[int, int]]:
+def _options(part: Parts, layout: Layout) -> Sequence[tuple[int, int]]:
     """The candidates whose title an entry is; or, in lists, whose title stands within it."""
     if part.title is not None:
         return part.title.options
@@ -723,8 +465,3 @@ def _integer(text: str) -> float | None:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def _short(text: str, limit: int = 60) -> str:
-    text = " ".join(text.split())
-    return f'"{text if len(text) <= limit else text[: limit - 3] + "..."}"'

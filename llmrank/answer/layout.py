@@ -1,7 +1,7 @@
 """Plain answer text goes in; out come blocks: runs of entries, each entry the text of one ranking position.
 
 Nothing is named here. A layout only says where one position ends and the next begins; which candidate an entry names,
-and whether a number before it is a rank or a label, is decided for a whole block at once in `_answer_naming`. One text
+and whether a number before it is a rank or a label, is decided for a whole block at once in `naming`. One text
 usually gives several blocks that overlap; the best reading of them wins in `answer`.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from llmrank._answer_json import Container, Document, Scalar, Value, documents
+from llmrank.answer.json_reader import Container, Document, Scalar, Value, documents
 
 
 class Layout(IntEnum):

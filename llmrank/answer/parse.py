@@ -3,8 +3,8 @@
 The way of an answer::
 
     text ──▶ without reasoning, plain ──▶ blocks of entries ──▶ readings ──▶ one reading ──▶ ParsedAnswer
-             _answer_text                 _answer_layout        _answer_naming   choose          finish
-                                          _answer_json          _answer_titles
+             text.py                      layout.py             naming.py        choose          finish
+                                          json_reader.py        entry.py, titles.py
 
 What makes a piece of text a ranking position is its place among its like: after a number or bullet, between ``>`` or commas,
 in a JSON list. So the recognisers work on blocks, not on words: a letter, digit or title in prose stands in no block and
@@ -12,7 +12,7 @@ ranks nothing. In order of trust they are JSON, chains of ``>``, numbered lists,
 Each finds its blocks by itself; each block is then read as a whole (`Namer`: labels, titles or numbers?) into mentions of
 candidates, each sure or guessed. One place, `choose`, picks the reading that counts: what follows "Final answer:" before the
 rest, complete before partial, the last complete one before its drafts, and of readings of the same place the most trusted.
-A ranking that is said to run from worst to best (`_answer_direction`) is turned round before that. One place, `finish`, makes
+A ranking that is said to run from worst to best (`direction.py`) is turned round before that. One place, `finish`, makes
 the permutation and says what was repaired.
 
 Where two readings of equal right would give different orders, the less daring one is taken and the repairs say so; where a
@@ -28,11 +28,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from llmrank._answer_direction import Direction, directions
-from llmrank._answer_layout import Layout, inline_blocks, json_blocks, line_blocks
-from llmrank._answer_naming import Namer, Reading
-from llmrank._answer_text import finals, split_answer
-from llmrank._answer_titles import TitleIndex
+from llmrank.answer.direction import Direction, directions
+from llmrank.answer.layout import Layout, inline_blocks, json_blocks, line_blocks
+from llmrank.answer.naming import Namer, Reading
+from llmrank.answer.text import finals, split_answer
+from llmrank.answer.titles import TitleIndex
 from llmrank.errors import InputError
 from llmrank.types import AnswerFormat, Status
 
