@@ -172,9 +172,10 @@ def _mean(values: Sequence[float]) -> str:
 def _show_cost(console: Console, rankings: Sequence[Ranking], seconds: float, *, more: bool) -> None:
     """What it took, and what to make of so few users."""
     usage = sum((ranking.usage for ranking in rankings), Usage())
-    computed = len(rankings) - usage.cache_hits
+    kept = sum(ranking.usage.calls == 0 for ranking in rankings)
+    computed = len(rankings) - kept
     pace = f", {seconds / computed:.1f} s a user" if computed else ""
-    known = f"; {usage.cache_hits} of {len(rankings)} users answered from the cache" if usage.cache_hits else ""
+    known = f"; {kept} of {len(rankings)} users answered from the cache" if kept else ""
     console.print(f"\n{seconds:.1f} s{pace}; {usage.total_tokens:,} tokens computed{known}")
     console.print(f"model: {rankings[0].model}; prompt: likelihood/next-line {rankings[0].fingerprint}")
     if more:
