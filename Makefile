@@ -1,7 +1,7 @@
 # What a newcomer runs. Needs Python >= 3.11, make and a package index; no key, no GPU. A second run does only what is left to do.
 
 VENV  ?= .venv
-USERS ?= 15
+USERS ?= 10
 SEED  ?= 0
 
 # Fetched models, data and cached answers stay in the repository, so that removing it removes all.

@@ -37,7 +37,7 @@ class LocalOptions:
         model: A known name (`llmrank.assets.WEIGHTS`; fetched at first use) or the path of a ``.gguf`` file.
         context_window: The window in tokens. Each slot has one: with SmolLM2-135M 23 kB a token, so 94 MB a slot at 4096.
         n_threads: Threads that compute; None for one a core.
-        slots: How many continuations are decoded side by side; 1 saves memory and halves the speed of scoring.
+        slots: How many continuations are decoded side by side; 1 saves memory and scores more slowly (`eval/bench_local.py`).
     """
 
     model: str = "smollm2-135m-instruct"

@@ -26,7 +26,7 @@ SHOWN_USERS = 3
 SHOWN_PLACES = 10
 HISTORY = 10
 CANDIDATES = 20
-DEFAULT_USERS = 15
+DEFAULT_USERS = 10
 """As many as take about a minute on two cores."""
 
 
