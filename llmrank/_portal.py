@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import inspect
 import os
 import threading
 from collections.abc import Callable, Coroutine
@@ -41,7 +43,16 @@ class Portal:
         with self._lock:
             if self._closed:
                 raise ClosedError("this Ranker has been closed; make a new one")
-            return asyncio.run_coroutine_threadsafe(function(*args), self._running())
+            loop = self._running()
+            coroutine = function(*args)
+            try:
+                return asyncio.run_coroutine_threadsafe(coroutine, loop)
+            except BaseException:
+                # Ctrl-C between the two lines: nobody would ever await it. If it did start, closing the portal cancels it.
+                if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                    with contextlib.suppress(ValueError):  # the loop's thread was quicker after all
+                        coroutine.close()
+                raise
 
     def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
         """Runs a coroutine function to its end. Ctrl-C cancels it before it goes on to the caller."""
