@@ -389,7 +389,7 @@ def _is_whole(characters: Sequence[int]) -> bool:
 def _import_quietly() -> Any:
     """Imports xllamacpp with OpenMP threads that sleep while they wait.
 
-    By default they spin, which on a machine with other work makes a call many times slower (88 s instead of 5). OpenMP reads
+    By default they spin, which on a machine with other work makes a call many times slower. OpenMP reads
     its settings when the library is loaded, so they are set for that moment only and do not reach child processes.
     """
     with _environment({"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from llmrank.backends._negotiation import Agreed, Dialect, Negotiator
 from llmrank.backends._openai_transport import OpenAITransport
+from llmrank.codec import require_json
 from llmrank.errors import ConfigError, ContentFilterError, ContextLengthError, ServerError
 from llmrank.types import Completion, Prompt, Usage
 
@@ -119,6 +120,38 @@ class ChatClient:
             model=str(payload.get("model") or self.model),
             notes=tuple(notes),
         )
+
+
+class ChatOptions(Protocol):
+    """The options that every backend of this protocol has."""
+
+    @property
+    def context_window(self) -> int | None: ...
+    @property
+    def temperature(self) -> float | None: ...
+    @property
+    def thinking_tokens(self) -> int: ...
+    @property
+    def timeout_s(self) -> float: ...
+    @property
+    def extra_body(self) -> Mapping[str, Any]: ...
+
+
+def check_chat_options(options: ChatOptions) -> None:
+    """Refuses values out of their range. Raises ConfigError, which names the field."""
+    for name, value, least in (
+        ("context_window", options.context_window, 1),
+        ("temperature", options.temperature, 0),
+        ("thinking_tokens", options.thinking_tokens, 0),
+    ):
+        if value is not None and not (math.isfinite(value) and value >= least):
+            why = "is too small" if value < least else "is no finite number"
+            raise ConfigError(why, field=f"backend.{name}", value=value, fix=f"give at least {least}")
+    require_json(dict(options.extra_body), "backend.extra_body")
+    if options.context_window is not None:
+        room_beside(options.thinking_tokens, options.context_window)
+    if not (math.isfinite(options.timeout_s) and options.timeout_s > 0):
+        raise ConfigError("is no time", field="backend.timeout_s", value=options.timeout_s, fix="give seconds above 0")
 
 
 def room_beside(thinking_tokens: int, window: int) -> int:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from llmrank.backends._flight import SingleFlight
-from llmrank.backends._openai_chat import ChatClient, room_beside
+from llmrank.backends._openai_chat import ChatClient, check_chat_options, room_beside
 from llmrank.backends._openai_models import ask_window
 from llmrank.backends._openai_transport import OpenAITransport, checked_url, public_url
 from llmrank.backends.base import BackendBase
-from llmrank.codec import require_json
 from llmrank.errors import ConfigError, ContextLengthError
 from llmrank.protocols import ModelInfo
 from llmrank.types import Capability, Completion, Prompt
@@ -58,19 +56,7 @@ class OpenAIOptions:
             raise ConfigError("is empty", field="backend.model", fix="name a model that the server has")
         if self.base_url is not None:
             checked_url(self.base_url)
-        for name, value, least in (
-            ("context_window", self.context_window, 1),
-            ("temperature", self.temperature, 0),
-            ("thinking_tokens", self.thinking_tokens, 0),
-        ):
-            if value is not None and not (math.isfinite(value) and value >= least):
-                why = "is too small" if value < least else "is no finite number"
-                raise ConfigError(why, field=f"backend.{name}", value=value, fix=f"give at least {least}")
-        require_json(dict(self.extra_body), "backend.extra_body")
-        if self.context_window is not None:
-            room_beside(self.thinking_tokens, self.context_window)
-        if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
-            raise ConfigError("is no time", field="backend.timeout_s", value=self.timeout_s, fix="give seconds above 0")
+        check_chat_options(self)
 
 
 class OpenAIBackend(BackendBase):

@@ -15,12 +15,11 @@ from urllib.parse import urlsplit
 
 from llmrank.backends._constrained import Constraint, decode, is_constrained
 from llmrank.backends._flight import SingleFlight
-from llmrank.backends._openai_chat import ChatClient, room_beside, usage_of
+from llmrank.backends._openai_chat import ChatClient, check_chat_options, room_beside, usage_of
 from llmrank.backends._openai_models import window_of
 from llmrank.backends._openai_transport import PLACEHOLDER_KEY, OpenAITransport, basic_auth, checked_url, public_url
 from llmrank.backends._vllm_tokens import NoTokenizerError, ServerTokenizer
 from llmrank.backends.base import BackendBase
-from llmrank.codec import require_json
 from llmrank.errors import (
     BadRequestError,
     ConfigError,
@@ -86,19 +85,7 @@ class VLLMOptions:
         checked_url(self.base_url)
         if self.constrain not in ("auto", "required", "off"):
             raise ConfigError("unknown", field="backend.constrain", value=self.constrain, fix="use auto, required or off")
-        for name, value, least in (
-            ("context_window", self.context_window, 1),
-            ("temperature", self.temperature, 0),
-            ("thinking_tokens", self.thinking_tokens, 0),
-        ):
-            if value is not None and not (math.isfinite(value) and value >= least):
-                why = "is too small" if value < least else "is no finite number"
-                raise ConfigError(why, field=f"backend.{name}", value=value, fix=f"give at least {least}")
-        require_json(dict(self.extra_body), "backend.extra_body")
-        if self.context_window is not None:
-            room_beside(self.thinking_tokens, self.context_window)
-        if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
-            raise ConfigError("is no time", field="backend.timeout_s", value=self.timeout_s, fix="give seconds above 0")
+        check_chat_options(self)
 
     @property
     def api_url(self) -> str:
@@ -207,9 +194,8 @@ class VLLMBackend(BackendBase):
 
         Prefix and continuation are tokenized apart, so that the boundary is the same for every continuation, and sent as ids.
         One forward pass over each whole text (``prompt_logprobs``) gives exact values. vLLM does not use its prefix cache
-        for such requests. Forcing the text token by token does (one-token requests with ``logprob_token_ids``): with 20
-        titles of 15 tokens on a CPU that took 13.8 s against 4.5-6 s after a prefix of 172 tokens, 10.8 s against 18.6 s after
-        639; not worth 300 requests in place of one.
+        for such requests. Forcing the text token by token does (one-token requests with ``logprob_token_ids``), which pays
+        only after a long prefix and takes a request for every token of every title.
 
         Raises:
             ContextLengthError: the prefix and a continuation are longer than the window.
