@@ -20,7 +20,7 @@ from llmrank.types import Completion, ContinuationScore, Prompt, Usage
 Json: TypeAlias = Any
 """A value as `json` reads and writes it."""
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised when stored keys or answers change their meaning: what an older llmrank stored is then not found."""
 
 SHAPING: Mapping[str, object] = {
@@ -236,4 +236,5 @@ _COMPLETION: Mapping[str, tuple[object, Callable[[Any], Json], Callable[[Json], 
     "reasoning": (None, _same, _text),
     "model": ("", _same, _text),
     "notes": ((), list, _texts),
+    "spared": (Usage(), _dump_usage, _load_usage),
 }

@@ -1,9 +1,9 @@
-"""Runs a flow: a generator of prompts and a backend go in, the Ranking it returns comes out, with usage and trace."""
+"""Runs a flow: a generator of prompts and what answers them go in, its Ranking comes out, with what it cost and its trace."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from llmrank.errors import BackendError
@@ -20,23 +20,73 @@ async def run_flow(flow: Flow, backend: Backend, *, in_thread: bool = False) -> 
         in_thread: True steps the flow in a worker thread, for a token counter that asks a server.
 
     Returns:
-        The flow's Ranking with `usage` and `trace` filled in.
+        The flow's Ranking with `usage`, `spared`, `latency` and `trace` filled in.
 
     Raises:
         LLMRankError: what the flow itself raises, e.g. BudgetError.
     """
-    trace: list[Exchange] = []
+    steps: list[list[Exchange]] = []
     try:
         step = await _step(flow, None, in_thread)
         while not isinstance(step, Ranking):
             prompts: Sequence[Prompt] = step
             answers = await _ask_all(backend, prompts)
-            trace.extend(map(Exchange, prompts, answers))
+            steps.append(list(map(Exchange, prompts, answers)))
             step = await _step(flow, answers, in_thread)
     finally:
         flow.close()
-    usage = sum((each.answer.usage for each in trace if isinstance(each.answer, Completion)), Usage())
-    return replace(step, usage=usage, trace=tuple(trace))
+    return _with_cost(step, steps)
+
+
+def advance(flow: Flow, answer: Callable[[Prompt], Completion | BackendError | None]) -> Ranking | tuple[Prompt, ...]:
+    """Runs a flow as far as the answers that are known reach, and closes it.
+
+    Flows are deterministic, so one that lacked answers can be started anew when they are there: that is how files of a batch
+    API, which come back hours later, are put into any strategy.
+
+    Args:
+        flow: A strategy's or a Ranker's generator, fresh.
+        answer: The answer to a prompt, or None if it is not known yet.
+
+    Returns:
+        The flow's Ranking, as from `run_flow`; or the prompts, all of one step, whose answers are not known.
+
+    Raises:
+        LLMRankError: what the flow itself raises, e.g. BudgetError.
+    """
+    steps: list[list[Exchange]] = []
+    try:
+        step: Sequence[Prompt] = next(flow)
+        while True:
+            known = [(prompt, answer(prompt)) for prompt in step]
+            missing = tuple(prompt for prompt, found in known if found is None)
+            if missing:
+                return missing
+            exchanges = [Exchange(prompt, found) for prompt, found in known if found is not None]
+            steps.append(exchanges)
+            step = flow.send([exchange.answer for exchange in exchanges])
+    except StopIteration as stop:
+        ranking: Ranking = stop.value
+        return _with_cost(ranking, steps)
+    finally:
+        flow.close()
+
+
+def _with_cost(ranking: Ranking, steps: Sequence[Sequence[Exchange]]) -> Ranking:
+    trace = tuple(exchange for step in steps for exchange in step)
+    answers = [exchange.answer for exchange in trace if isinstance(exchange.answer, Completion)]
+    return replace(
+        ranking,
+        usage=sum((answer.usage for answer in answers), Usage()),
+        spared=sum((answer.spared for answer in answers), Usage()),
+        latency=sum(max(map(_seconds, step), default=0.0) for step in steps),
+        trace=trace,
+    )
+
+
+def _seconds(exchange: Exchange) -> float:
+    answer = exchange.answer
+    return answer.usage.seconds + answer.spared.seconds if isinstance(answer, Completion) else 0.0
 
 
 async def _ask_all(backend: Backend, prompts: Sequence[Prompt]) -> list[Completion | BackendError]:

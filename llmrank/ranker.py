@@ -20,7 +20,7 @@ from llmrank.catalog import Catalog
 from llmrank.driver import run_flow
 from llmrank.errors import BackendError, CapabilityError, ClosedError, ConfigError, LLMRankError, RequestError
 from llmrank.fusion import Fusion
-from llmrank.protocols import Backend, Strategy
+from llmrank.protocols import Backend, Flow, Strategy
 from llmrank.resolve import resolve
 from llmrank.strategies.outcome import failed
 from llmrank.types import Event, Item, Ranking, RankRequest, ResolvedRequest
@@ -256,17 +256,14 @@ class Ranker:
             )
 
     async def _rank(self, request: ResolvedRequest) -> Ranking:
-        selection = None
-        if self.prefilter is None and self.catalog is not None and request.candidates is self.catalog.items:
-            _refuse_unfiltered(len(self.catalog))
-        if self.prefilter is not None:
-            try:
-                selection = await asyncio.to_thread(self.prefilter.select, request)
-            except BackendError as error:  # an embedding server that does not answer
-                selection = self.prefilter.as_given(request)
-                ranking = failed(selection.candidates, error, strategy=self.strategy.name, fingerprint="")
-                return self._finish(request, ranking, selection)
-            request = replace(request, candidates=selection.candidates)
+        if self.prefilter is None:
+            selection, failure = self._select(request)
+        else:
+            selection, failure = await asyncio.to_thread(self._select, request)
+        request = request if selection is None else replace(request, candidates=selection.candidates)
+        if failure is not None:
+            ranking = failed(request.candidates, failure, strategy=self.strategy.name, fingerprint="")
+            return self._finish(request, ranking, selection)
         try:
             info = await self.backend.info()
             counter = info.counter
@@ -276,6 +273,39 @@ class Ranker:
         except BackendError as error:  # the server is not there to tell its model's window or to count tokens
             ranking = failed(request.candidates, error, strategy=self.strategy.name, fingerprint="")
         return self._finish(request, ranking, selection)
+
+    def flow(self, request: RankRequest, budget: Budget) -> Flow:
+        """One request as a flow, for those who answer its prompts in another way than by asking the backend one by one.
+
+        `llmrank.driver.advance` runs it. Prefilter and fusion are part of it; an embedding server may be asked.
+
+        Args:
+            request: What to rank.
+            budget: The window and the token counter that the prompts are written for.
+
+        Raises:
+            RequestError, UnknownItemError: the request cannot be ranked as it stands.
+        """
+        self._refuse_closed()
+        resolved = resolve(request, self.catalog)
+        selection, failure = self._select(resolved)
+        resolved = resolved if selection is None else replace(resolved, candidates=selection.candidates)
+        if failure is not None:
+            ranking = failed(resolved.candidates, failure, strategy=self.strategy.name, fingerprint="")
+        else:
+            ranking = yield from self.strategy.flow(resolved, budget)
+        return self._finish(resolved, ranking, selection)
+
+    def _select(self, request: ResolvedRequest) -> tuple[Selection | None, BackendError | None]:
+        """What the prefilter lets through, if there is one; with the error, the order given, if its server does not answer."""
+        if self.prefilter is None:
+            if self.catalog is not None and request.candidates is self.catalog.items:
+                _refuse_unfiltered(len(self.catalog))
+            return None, None
+        try:
+            return self.prefilter.select(request), None
+        except BackendError as error:
+            return self.prefilter.as_given(request), error
 
     def _finish(self, request: ResolvedRequest, ranking: Ranking, selection: Selection | None) -> Ranking:
         cut = ranking.cut
@@ -292,6 +322,7 @@ class Ranker:
         return replace(
             ranking,
             items=ranking.items[: request.top_k],
+            shown=tuple(item.id for item in request.candidates),
             cut=cut,
             notes=notes,
             model=ranking.model or self.backend.model,

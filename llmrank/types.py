@@ -191,6 +191,7 @@ class Completion:
             server did not report is absent.
         model: The model's name as the server reports it.
         notes: What the backend had to leave out or could not enforce, a sentence each.
+        spared: What this answer had cost when it was computed, as far as it now came from the answer cache.
     """
 
     text: str | None = None
@@ -201,6 +202,7 @@ class Completion:
     reasoning: str | None = None
     model: str = ""
     notes: tuple[str, ...] = ()
+    spared: Usage = Usage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +267,10 @@ class Ranking:
         invented: Labels or titles in the answer that name no candidate.
         cut: What the prompts did not show.
         usage: What was spent.
+        spared: What the answers that came from the answer cache had cost when they were computed.
+        latency: Seconds that the model took: of each step's prompts, which are asked at once, the slowest, summed over steps.
+            Waiting in our own queue does not count; an answer from the cache counts as long as it took when computed.
+        shown: The candidates' ids in the order in which the strategy was given them, the prefilter's if there is one.
         error: Why there is no answer (status ``error``), or the last error of several prompts (status ``partial``).
         strategy, model: What ranked.
         fingerprint: The fingerprint of the template that made the prompts.
@@ -280,6 +286,9 @@ class Ranking:
     invented: tuple[str, ...] = ()
     cut: Cut = Cut()
     usage: Usage = Usage()
+    spared: Usage = Usage()
+    latency: float = 0.0
+    shown: tuple[str, ...] = ()
     error: LLMRankError | None = None
     strategy: str = ""
     model: str = ""

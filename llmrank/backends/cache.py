@@ -64,7 +64,7 @@ class CachedBackend(BackendWrapper):
         """The kept answer, or a new one. Raises BackendError."""
         key = cache_key(prompt, self.identity)
         answer, shared = await self._flights.run(key, lambda: self._generate(prompt, key))
-        return replace(answer, usage=HIT) if shared else answer
+        return _hit(answer) if shared else answer
 
     async def score(self, prompt: Prompt) -> Completion:
         """The kept scores, and new ones for the continuations that have none. Raises BackendError.
@@ -73,7 +73,7 @@ class CachedBackend(BackendWrapper):
         catalogue's titles are so computed once for all users.
         """
         answer, shared = await self._flights.run(cache_key(prompt, self.identity), lambda: self._score(prompt))
-        return replace(answer, usage=HIT) if shared else answer
+        return _hit(answer) if shared else answer
 
     async def aclose(self) -> None:
         """Closes the inner backend and the cache."""
@@ -85,7 +85,7 @@ class CachedBackend(BackendWrapper):
     async def _generate(self, prompt: Prompt, key: bytes) -> Completion:
         kept, notes = self._read([key])
         if key in kept:
-            return replace(kept[key], usage=HIT)
+            return _hit(kept[key])
         answer = await self._inner.generate(prompt)
         if _says_something(answer):
             notes += await self._keep({key: answer})
@@ -97,14 +97,20 @@ class CachedBackend(BackendWrapper):
         kept, notes = self._read(keys.values())
         answers = {text: kept[key] for text, key in keys.items() if key in kept and len(kept[key].scores) == 1}
         missing = tuple(text for text in keys if text not in answers)
+        spared = sum((answer.usage for answer in answers.values()), Usage())
         if not missing:
-            return _join(prompt, answers, HIT, notes)
+            return replace(_join(prompt, answers, HIT, notes), spared=spared)
 
         # Unchanged when nothing was kept, so that what is asked can be recognised in a server's log or a recording.
         computed = await self._inner.score(prompt if missing == prompt.continuations else _ask_only(prompt, missing))
-        fresh = {text: replace(computed, scores=(score,)) for text, score in zip(missing, computed.scores, strict=True)}
+        shares = _shares(computed.usage, len(missing))
+        fresh = {
+            text: replace(computed, scores=(score,), usage=share)
+            for text, score, share in zip(missing, computed.scores, shares, strict=True)
+        }
         notes += await self._keep({keys[text]: answer for text, answer in fresh.items()})
-        return _join(prompt, answers | fresh, computed.usage + Usage(cache_hits=len(answers)), notes)
+        whole = _join(prompt, answers | fresh, computed.usage + Usage(cache_hits=len(answers)), notes)
+        return replace(whole, spared=spared)
 
     def _read_window(self) -> tuple[int | None] | None:
         try:
@@ -138,6 +144,30 @@ class CachedBackend(BackendWrapper):
         except sqlite3.Error as error:
             return [f"The answer could not be kept in the answer cache: {error}."]
         return []
+
+
+def _hit(answer: Completion) -> Completion:
+    """An answer that nobody had to compute now."""
+    return replace(answer, usage=HIT, spared=answer.usage + answer.spared)
+
+
+def _shares(usage: Usage, parts: int) -> list[Usage]:
+    """What each of several continuations that were scored at once is kept with: their sum is what was spent."""
+
+    def share(count: int, part: int) -> int:
+        return count // parts + (part < count % parts)
+
+    return [
+        Usage(
+            prompt_tokens=share(usage.prompt_tokens, part),
+            completion_tokens=share(usage.completion_tokens, part),
+            cached_tokens=share(usage.cached_tokens, part),
+            calls=share(usage.calls, part),
+            retries=share(usage.retries, part),
+            seconds=usage.seconds / parts,
+        )
+        for part in range(parts)
+    ]
 
 
 def _says_something(answer: Completion) -> bool:

@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -29,7 +30,7 @@ from llmrank.errors import (
     UnreachableError,
 )
 from llmrank.protocols import ModelInfo
-from llmrank.types import Completion, Message, Prompt, Usage
+from llmrank.types import Completion, ContinuationScore, Message, Prompt, Usage
 from tests.unit.scripted import ScriptedBackend
 
 ANSWER = Completion(
@@ -67,13 +68,13 @@ def cache(path: Path) -> Iterator[AnswerCache]:
 
 
 async def test_the_second_time_nobody_is_asked(cache: AnswerCache) -> None:
-    """A kept answer is the first one in all but its cost: one hit, no tokens, no calls, no seconds."""
+    """A kept answer is the first one in all but its cost: one hit, no tokens, no calls, no seconds; its first cost is told."""
     server = ScriptedBackend(lambda prompt: ANSWER)
     backend = CachedBackend(server, cache)
     first = await backend.generate(prompt())
     second = await backend.generate(prompt())
     assert first == ANSWER
-    assert second == replace(ANSWER, usage=Usage(cache_hits=1))
+    assert second == replace(ANSWER, usage=Usage(cache_hits=1), spared=ANSWER.usage)
     assert len(server.prompts) == 1
     assert cache.stats == CacheStats(hits=1, misses=1)
 
@@ -155,6 +156,7 @@ async def test_equal_prompts_under_way_are_asked_once(cache: AnswerCache) -> Non
     assert len(server.prompts) == 1
     total = sum((answer.usage for answer in answers), Usage())
     assert total == ANSWER.usage + Usage(cache_hits=49)
+    assert all(answer.usage + answer.spared in (ANSWER.usage, ANSWER.usage + HIT) for answer in answers)
 
 
 async def test_a_cancelled_asker_does_not_take_the_others_along(cache: AnswerCache) -> None:
@@ -207,10 +209,24 @@ async def test_scores_are_kept_one_by_one(cache: AnswerCache) -> None:
     assert server.prompts[1].continuations == ("Ran",)
     assert [score.logprob for score in mixed.scores] == [loglik("Films:\n", text) for text in ("Ran", "Heat", "Ran", "Alien")]
     assert mixed.usage == Usage(prompt_tokens=50, calls=1, cache_hits=2)
+    assert mixed.spared == Usage(prompt_tokens=50, calls=1)
     known = await backend.score(scoring("Ran", "Alien"))
     assert known.usage == HIT
     assert len(server.prompts) == 2
     assert (await backend.score(scoring("Ran", prefix="Games:\n"))).usage != HIT
+
+
+async def test_the_shares_of_scores_add_up_to_what_was_spent(cache: AnswerCache) -> None:
+    """What continuations scored at once had cost is shared among them without loss, so a full hit tells the whole cost."""
+    usage = Usage(prompt_tokens=101, completion_tokens=7, cached_tokens=2, calls=1, retries=1, seconds=0.75)
+    scores = tuple(ContinuationScore(-1.0, 1) for _ in range(3))
+    server = ScriptedBackend(loglik=loglik)
+    server.score = AsyncMock(return_value=Completion(scores=scores, usage=usage))  # type: ignore[method-assign]  # a test's own
+    backend = CachedBackend(server, cache)
+    await backend.score(scoring("Alien", "Heat", "Ran"))
+    again = await backend.score(scoring("Ran", "Alien", "Heat"))
+    assert again.usage == HIT
+    assert again.spared == usage
 
 
 async def test_a_first_score_prompt_is_passed_on_as_it_is(cache: AnswerCache) -> None:
