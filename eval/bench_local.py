@@ -20,7 +20,8 @@ from llmrank.assets import fetch_weights
 from llmrank.backends._llama import Llama
 from llmrank.catalog import Catalog
 from llmrank.evaluation import movielens
-from llmrank.evaluation.cases import Case, leave_last_out
+from llmrank.evaluation.cases import Case
+from llmrank.evaluation.protocol import ProtocolOptions, make_cases
 
 Way: TypeAlias = Callable[[Llama, Sequence[int], Sequence[Sequence[int]]], Sequence[float]]
 
@@ -38,7 +39,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     data = movielens.load()
-    cases = leave_last_out(data.interactions, item_ids=[item.id for item in data.catalog])[: arguments.users]
+    protocol = ProtocolOptions(users=arguments.users)
+    cases = list(make_cases(protocol, catalog=data.catalog, interactions=data.interactions).cases)
     weights = fetch_weights("smollm2-135m-instruct")
     ways: list[tuple[str, int, Way]] = [("sequential, grammar", 1, by_grammar), ("sequential, forced", 1, forced)]
     ways += [(f"{slots} slots, forced", slots, forced) for slots in arguments.slots]
@@ -80,7 +82,7 @@ def prompt(llama: Llama, catalog: Catalog, case: Case) -> tuple[Sequence[int], l
         return f"{item.title} ({item.attributes.get('year')}) - {names}\n"
 
     history = "".join(map(line, case.history[-HISTORY:]))
-    return llama.tokenize(HEADING + history), [llama.tokenize(line(item_id)) for item_id in case.candidates]
+    return llama.tokenize(HEADING + history), [llama.tokenize(line(item_id)) for item_id in case.candidates or ()]
 
 
 def forced(llama: Llama, prefix: Sequence[int], texts: Sequence[Sequence[int]]) -> Sequence[float]:

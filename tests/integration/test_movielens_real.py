@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 import pytest
 
 from llmrank.assets import cache_dir
 from llmrank.evaluation import movielens
-from llmrank.evaluation.cases import leave_last_out, popularity
+from llmrank.evaluation.datasets import load_interactions, load_items
+from llmrank.evaluation.protocol import ProtocolOptions, make_cases
 
 pytestmark = pytest.mark.local
 
@@ -23,10 +27,12 @@ def test_its_numbers_are_those_of_its_readme(data: movielens.MovieLens) -> None:
     """943 users, 1,682 items, 100,000 ratings from 1 to 5, in the seven months from September 1997."""
     assert len(data.catalog) == 1682
     assert len(data.interactions) == 100_000
-    assert len({each.user_id for each in data.interactions}) == 943
-    assert {each.rating for each in data.interactions} == {1.0, 2.0, 3.0, 4.0, 5.0}
-    assert min(each.timestamp for each in data.interactions) > 874_600_000  # 1997-09-19
-    assert max(each.timestamp for each in data.interactions) < 893_300_000  # 1998-04-23
+    assert len(data.interactions.users) == 943
+    assert data.interactions.rating is not None
+    assert data.interactions.timestamp is not None
+    assert set(data.interactions.rating.tolist()) == {1.0, 2.0, 3.0, 4.0, 5.0}
+    assert data.interactions.timestamp.min() > 874_600_000  # 1997-09-19
+    assert data.interactions.timestamp.max() < 893_300_000  # 1998-04-23
 
 
 def test_titles_read_as_people_say_them(data: movielens.MovieLens) -> None:
@@ -40,10 +46,32 @@ def test_titles_read_as_people_say_them(data: movielens.MovieLens) -> None:
 
 def test_every_user_gives_a_case(data: movielens.MovieLens) -> None:
     """20 candidates each, one relevant, none seen before; popularity ranks well above chance, as the literature finds."""
-    cases = leave_last_out(data.interactions, item_ids=[item.id for item in data.catalog])
-    assert len(cases) == 943
-    assert all(len(set(case.candidates)) == 20 and not set(case.candidates) & set(case.history) for case in cases)
-    counts = popularity(data.interactions, cases)
+    split = make_cases(ProtocolOptions(), catalog=data.catalog, interactions=data.interactions)
+    cases = list(split.cases)
+    assert len(cases) == split.count == 943
+    assert split.notes == ()
+    assert "(they decide what is to be found for 415 of 943 users)" in split.sentence
+    assert all(len(set(case.candidates or ())) == 20 and not set(case.candidates or ()) & set(case.history) for case in cases)
+    assert split.training is not None
+    counts = split.training.counts
     assert sum(counts.values()) == 100_000 - 943
-    first = [max(case.candidates, key=lambda item_id: counts[item_id]) in case.relevant for case in cases]
+    first = [max(case.candidates or (), key=lambda item_id: counts[item_id]) in case.relevant for case in cases]
     assert sum(first) / len(first) > 0.15
+
+
+def test_the_cases_are_those_of_the_first_version(data: movielens.MovieLens) -> None:
+    """Figures that were published of these cases stay comparable: their digest was taken when they were first made."""
+    cases = make_cases(ProtocolOptions(), catalog=data.catalog, interactions=data.interactions).cases
+    text = json.dumps(sorted([case.user_id, case.history, case.candidates, case.relevant] for case in cases))
+    assert hashlib.sha256(text.encode()).hexdigest() == "f69dc27470efde42196a79a78f7427f15c65f84f7d6b34fad668dd5c7067edbe"
+
+
+def test_recboles_own_files_hold_the_same(data: movielens.MovieLens) -> None:
+    """Read by the general loader, without what the converter knows of this data set."""
+    source = cache_dir() / "ml-100k" / "source"
+    if not (source / "ml-100k.inter").exists():
+        pytest.skip("the data came from GroupLens, not from RecBole's package")
+    assert list(load_interactions(source / "ml-100k.inter").rows()) == list(data.interactions.rows())
+    items = load_items(source / "ml-100k.item")
+    assert [item.id for item in items] == [item.id for item in data.catalog]
+    assert items["1"].attributes == {"release_year": "1995", "class": ["Animation", "Children's", "Comedy"]}

@@ -16,7 +16,7 @@ from llmrank.catalog import Catalog
 from llmrank.cli import app
 from llmrank.errors import DatasetError
 from llmrank.evaluation import movielens
-from llmrank.evaluation.cases import Interaction
+from llmrank.evaluation.interactions import Interaction, Interactions
 from llmrank.types import Capability, Completion, ContinuationScore, Item, Prompt, Usage
 
 FILMS = [Item(str(number), f"Film {number} [of many]", {"year": 1990 + number, "genres": ["Drama"]}) for number in range(40)]
@@ -46,7 +46,7 @@ def small_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     log = [Interaction(str(user), str(film), float(at)) for user, films in watched.items() for at, film in enumerate(films)]
     monkeypatch.setenv("LLMRANK_CACHE", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(movielens, "load", lambda: movielens.MovieLens(Catalog(FILMS), log))
+    monkeypatch.setattr(movielens, "load", lambda: movielens.MovieLens(Catalog(FILMS), Interactions.of(log)))
     monkeypatch.setattr(assets, "fetch_weights", lambda model: tmp_path)
     monkeypatch.setattr(local, "LocalBackend", LatestFirst)
 

