@@ -46,25 +46,49 @@ def load_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: the file is missing or no YAML, it is no mapping, or a key is unknown.
     """
     if isinstance(config, str | Path):
-        import yaml
-
-        path = Path(config)
-        try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(
-                f"cannot be read ({error.strerror})", field="config", value=str(path), fix="check the path"
-            ) from error
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-            raise ConfigError(f"not YAML ({error})", field="config", value=str(path), fix="mend the file") from error
+        config = load_yaml(config, "config")
     if not isinstance(config, Mapping):
         raise ConfigError("must be a mapping of sections", field="config", value=config, fix=f"its keys: {', '.join(KEYS)}")
     _refuse_unknown(config, KEYS, "")
     return dict(config)
 
 
-def build_ranker(config: str | Path | Mapping[str, Any], *, catalog: Catalog | str | Path | None = None) -> Ranker:
-    """Builds a Ranker; `Ranker.from_config` says more."""
+def load_yaml(path: str | Path, field: str) -> Any:
+    """What a YAML file holds.
+
+    Args:
+        path: The file.
+        field: What messages call it.
+
+    Raises:
+        ConfigError: the file is missing or no YAML.
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot be read ({error.strerror})", field=field, value=str(path), fix="check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"not YAML ({error})", field=field, value=str(path), fix="mend the file") from error
+
+
+def build_ranker(
+    config: str | Path | Mapping[str, Any],
+    *,
+    catalog: Catalog | str | Path | None = None,
+    default_cache: str | Path | None = None,
+    around: Callable[[Backend], Backend] | None = None,
+) -> Ranker:
+    """Builds a Ranker; `Ranker.from_config` says more.
+
+    Args:
+        config: A path, or the configuration itself.
+        catalog: Where ids are looked up.
+        default_cache: The answer cache if the configuration names none and records nothing.
+        around: Puts something of the caller's own around the bare backend, inside of retries and cache.
+    """
     sections = load_config(config)
     if not sections.get("backend"):
         raise ConfigError("is missing", field="backend", fix="say which model ranks, e.g. backend: {kind: local}")
@@ -83,6 +107,7 @@ def build_ranker(config: str | Path | Mapping[str, Any], *, catalog: Catalog | s
             value=cache.path,
             fix="leave it out while recording",
         )
+    cache_path = default_cache if cache.path is None and not backend_section.get("record") else cache.path
     found = _catalog(sections, catalog)
     fusion = _fusion(sections)
     built_strategy = build_strategy(strategy, prompt)
@@ -104,20 +129,20 @@ def build_ranker(config: str | Path | Mapping[str, Any], *, catalog: Catalog | s
         # An engine in this process never goes missing; a long list just takes long.
         limits_options = dataclasses.replace(limits_options, deadline_s=None)
     return Ranker(
-        backend,
+        backend if around is None else around(backend),
         built_strategy,
         catalog=found,
         prefilter=prefilter,
         owns_prefilter=True,
         fusion=fusion,
         limits=limits_options,
-        cache=cache.path,
+        cache=cache_path,
         max_concurrency=max_concurrency,
         on_error=on_error,
     )
 
 
-def build_strategy(section: Mapping[str, Any], prompt: Mapping[str, Any] | None = None) -> Strategy:
+def build_strategy(section: Mapping[str, Any], prompt: Mapping[str, Any] | None = None) -> Listwise | Likelihood:
     """Builds a strategy from the sections `strategy` and `prompt`."""
     options = dict(section)
     kind = _kind(options, "strategy", ("listwise", "likelihood"))

@@ -2,7 +2,7 @@
 
 Relevance is binary. All functions take the ranking best first, the relevant ids, and `k`, the number of places that count (None
 for all of them), and give 0 when nothing is relevant. A ranking that is shorter than `k` counts as if the remaining places
-held nothing relevant.
+held nothing relevant. A ranking is an order: there are no ties to break. The values are those of trec_eval (`ir_measures`).
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ domain-conditional pointwise mutual information (Holtzman et al. 2021, "Surface 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -67,6 +68,11 @@ class Likelihood:
             )
         self._writer = writer
         self._options = options or LikelihoodOptions()
+
+    @property
+    def templates(self) -> Mapping[str, str]:
+        """The template's fingerprint."""
+        return {self._writer.template.name: self._writer.fingerprint}
 
     def flow(self, request: ResolvedRequest, budget: Budget) -> Flow:
         """One prompt scores all candidates; with `pmi_weight`, one more a candidate, the same for every user (so cached)."""

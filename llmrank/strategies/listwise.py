@@ -9,6 +9,7 @@ that cannot be read, stays in the order given: its candidates may then stand ahe
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llmrank.answer import ParsedAnswer, parse_answer
@@ -144,6 +145,12 @@ class Listwise:
             )
         if self._options.repair and repairer is None:
             raise ConfigError("needs a template that asks again", field="strategy.repair", value=True, fix="give a repairer")
+
+    @property
+    def templates(self) -> Mapping[str, str]:
+        """The template's fingerprint, and the repair template's if there is one."""
+        writers = [self._writer] if self._repairer is None else [self._writer, self._repairer]
+        return {writer.template.name: writer.fingerprint for writer in writers}
 
     def flow(self, request: ResolvedRequest, budget: Budget) -> Flow:
         """The template's steps once; then one prompt for the list, or one a window, each after the one before it.

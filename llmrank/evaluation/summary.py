@@ -1,0 +1,184 @@
+"""A run's folder goes in, its summary comes out: for each ranker every measure with its interval, and what it did to get there.
+
+Results are read once a ranker and one at a time; what is kept of a case is a handful of numbers. Nothing is left out of a
+measure because it failed: `failures` says how it counts (see `outcomes`). The same folder gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+
+from llmrank.config import build_embedder
+from llmrank.evaluation.beyond import Known
+from llmrank.evaluation.bias import PositionBias, Stability
+from llmrank.evaluation.chance import chance
+from llmrank.evaluation.contenders import backend_kind
+from llmrank.evaluation.estimate import Estimator, number
+from llmrank.evaluation.folder import RunFolder, write_whole
+from llmrank.evaluation.measures import Measure, check_measures, parse_measure
+from llmrank.evaluation.outcomes import known_of, measures_of, per_case
+from llmrank.evaluation.totals import Answers, Cost, Counts, Users
+from llmrank.prices import Prices
+from llmrank.protocols import Embedder
+from llmrank.retrieval.text import well_formed
+from llmrank.retrieval.vectors import close_embedder
+from llmrank.types import Status
+
+HISTORY_BINS: Sequence[tuple[int, int | None]] = ((0, 0), (1, 2), (3, 5), (6, 10), (11, 20), (21, 50), (51, None))
+"""Lengths of histories, first and last, by which the primary measure is told apart."""
+
+
+def write_summary(
+    folder: RunFolder, *, cost: Cost | None = None, embedder: Embedder | None = None, fields: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Writes `summary.json`; see `summarize`."""
+    found = summarize(folder, cost=cost, embedder=embedder, fields=fields)
+    text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_whole(folder.path / "summary.json", [well_formed(text)])
+    return found
+
+
+def summarize(
+    folder: RunFolder, *, cost: Cost | None = None, embedder: Embedder | None = None, fields: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """What a run found, as JSON values.
+
+    Args:
+        folder: The run; it need not be complete.
+        cost: Says what a usage of a model costs; None: the suite's `prices`, before those that `Prices` knows.
+        embedder: For measures that need the items' vectors; None: what the suite's section `embedder` names.
+        fields: What of an item is embedded; None: the suite's, or the title.
+
+    Returns:
+        ``protocol``, ``cases`` (that all rankers have ranked), ``planned``, ``seed``, ``primary``, ``failures``,
+        ``confidence``, ``resamples``, ``notes``, ``chance`` (what a random order has on average, by measure; None for whole
+        catalogues), ``rankers`` and ``memorization``. Of each ranker: ``metrics`` and ``ci`` by measure (no interval for
+        measures of the run), ``cases``, ``status``, ``usage``, ``latency``, ``answers``, ``position_bias``, ``by_history``,
+        ``stability``, ``errors``, ``model``, ``strategy`` and ``fingerprints``. Shares are from 0 to 1, latencies in seconds;
+        what is not known is None. ``answers`` has shares of the cases with an answer (``..._cases``) and means over them
+        (``..._items``).
+
+    Raises:
+        ConfigError: a measure needs what the run lacks, or the primary one has no value for a case.
+        DatasetError: the folder holds no run, or results that are not of it.
+    """
+    manifest = folder.manifest
+    primary = parse_measure(manifest["primary"])
+    check_measures([], has_popularity=True, primary=primary.name)
+    estimator = Estimator(manifest.get("confidence", 0.95), manifest.get("resamples", 2000), manifest["seed"])
+    with _knowledge(folder, embedder, fields) as known:
+        plan = _Plan(folder, measures_of(folder, known), primary, known, estimator)
+        prices = Prices.load(manifest["suite"].get("prices"))
+        rankers = {name: _summarize(plan, name, cost or _cost(folder, name, prices)) for name in folder.ranker_names}
+    by_chance = chance(plan.measures, folder.cases())
+    return {
+        "protocol": manifest["protocol"],
+        "cases": min((found["cases"] for found in rankers.values()), default=0),
+        "planned": manifest["cases"],
+        "seed": manifest["seed"],
+        "primary": primary.name,
+        "failures": manifest["failures"],
+        "confidence": estimator.confidence,
+        "resamples": estimator.resamples,
+        "notes": [*manifest.get("notes", ()), *_shortfalls(rankers, manifest["cases"])],
+        "chance": by_chance and {name: number(value) for name, value in by_chance.items()},
+        "rankers": rankers,
+        "memorization": folder.memorization,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is the same for all rankers of a run."""
+
+    folder: RunFolder
+    measures: Sequence[Measure]
+    primary: Measure
+    known: Known
+    estimator: Estimator
+
+
+@contextmanager
+def _knowledge(folder: RunFolder, embedder: Embedder | None, fields: Sequence[str] | None) -> Iterator[Known]:
+    """What the run's measures need to know. An embedder that is made here is closed in the end."""
+    section = dict(folder.manifest["suite"].get("embedder") or {})
+    own_fields = section.pop("fields", None)
+    wanted = fields or own_fields or ("title",)
+    if embedder is not None or all(parse_measure(name).needs != "embedder" for name in folder.manifest["metrics"]):
+        yield known_of(folder, embedder, wanted)
+        return
+    made = build_embedder(section)
+    try:
+        yield known_of(folder, made, wanted)
+    finally:
+        close_embedder(made)
+
+
+def _cost(folder: RunFolder, ranker: str, prices: Prices) -> Cost:
+    """What the ranker's backend takes."""
+    kind = backend_kind(folder.manifest["rankers"][ranker]["config"])
+    return lambda model, usage, batch: prices.for_backend(kind, model, usage, batch=batch)
+
+
+def _shortfalls(rankers: Mapping[str, Mapping[str, Any]], planned: int) -> list[str]:
+    """A sentence for each number of cases that rankers have ranked, if it is not all."""
+    by_count: dict[int, list[str]] = {}
+    for name, found in rankers.items():
+        by_count.setdefault(found["cases"], []).append(name)
+    return [
+        f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} ranked {count:,} of {planned:,} cases; "
+        "the run goes on when it is started again"
+        for count, names in by_count.items()
+        if count < planned
+    ]
+
+
+def _summarize(plan: _Plan, name: str, cost: Cost) -> dict[str, Any]:
+    folder, measures, primary, known, estimator = plan.folder, plan.measures, plan.primary, plan.known, plan.estimator
+    of_case = tuple(dict.fromkeys((*(measure for measure in measures if measure.per_case), primary)))
+    of_run = {measure: measure.tally(known) for measure in measures if not measure.per_case}
+    counts, answers, users = Counts(), Answers(), Users()
+    values, histories = array("d"), array("q")
+    bias, stability = PositionBias(primary.name), Stability(folder.stability(name), primary.k)
+    for row, outcome in enumerate(per_case(folder, name, of_case, known=known)):
+        values.extend(outcome.values[measure.name] for measure in of_case)
+        for measure, tally in of_run.items():
+            tally.add(outcome.order[: measure.k], outcome.question.history)
+        histories.append(len(outcome.question.history))
+        users.add(outcome.user_id)
+        counts.add(outcome)
+        answers.add(outcome)
+        bias.add(row, outcome)
+        stability.add(row, outcome)
+
+    who = users.codes()
+    table = np.array(values).reshape(-1, len(of_case))
+    means = dict(zip(of_case, estimator.columns(table, who), strict=True))
+    lengths = np.array(histories, dtype=np.int64)
+    metrics = {
+        each.name: means[each].mean if each in means else number(of_run[each].value()) if counts.cases else None
+        for each in measures
+    }
+    return {
+        "metrics": metrics,
+        "ci": {each.name: means[each].ci if each in means else None for each in measures},
+        "cases": counts.cases,
+        "status": {status: counts.statuses[status] for status in get_args(Status)},
+        "usage": counts.usage() | {"usd": counts.usd(cost)},
+        "latency": counts.latency(),
+        "answers": answers.result(),
+        "position_bias": bias.result(who, estimator),
+        "by_history": estimator.by_bin(HISTORY_BINS, lengths, table[:, of_case.index(primary)], who, primary.name),
+        "stability": stability.result(who, estimator),
+        "errors": dict(sorted(counts.errors.items())),
+        "model": ", ".join(counts.models),
+        "strategy": ", ".join(counts.strategies),
+        "fingerprints": sorted(counts.fingerprints),
+    }
