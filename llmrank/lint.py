@@ -28,6 +28,9 @@ Severity: TypeAlias = Literal["error", "warning"]
 ANSWER_PARTIAL = "_answer.jinja"
 """The partial that says how to answer; the packaged templates and lint both go by it."""
 
+NOT_RANKING = ("probe/",)
+"""Folders of templates that ask for something else than a ranking: they need neither candidates nor the answer partial."""
+
 _SAMPLE_FILE = "_sample.json"
 _LABEL = r"(?:[A-Z]|\d{1,3})"
 # How llmrank.answer reads labels: in brackets, in an order, at the start of a line. The model's echo of such words, or
@@ -199,7 +202,7 @@ def _examine(template: Template, step: Step, values: Mapping[str, Any], rendered
         return
     lines = text.splitlines()
     shown = [f"[{candidate.label}] {candidate.text}" for candidate in values["candidates"]]
-    last = step == template.steps[-1]
+    last = step == template.steps[-1] and not template.name.startswith(NOT_RANKING)
     if last and not step.follow_up and any(lines.count(line) != 1 for line in shown):
         yield Finding(
             name,

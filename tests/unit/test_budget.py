@@ -185,6 +185,16 @@ def test_known_counts() -> None:
     assert counter.count("<|endoftext|>") > 1, "special tokens in data are ordinary text"
 
 
+def test_a_likely_count_is_below_the_safe_one() -> None:
+    """For a forecast: a model's own vocabulary counts the same, a stand-in with less of a margin, or none between siblings."""
+    text = "The Silence of the Lambs (1991) - Drama, Thriller " * 20
+    own = tiktoken_counter("gpt-4").count(text)
+    assert tiktoken_counter("gpt-4", likely=True).count(text) == own
+    likely, safe = tiktoken_counter("Qwen/Qwen3-8B", likely=True), tiktoken_counter("Qwen/Qwen3-8B")
+    assert own < likely.count(text) < safe.count(text)
+    assert "+ 10 % in place of" in likely.name
+
+
 def test_a_stand_in_says_so_and_counts_more() -> None:
     """A model whose vocabulary nobody knows is counted by another's, with a margin, under a name that says both."""
     own, other = tiktoken_counter("gpt-4"), tiktoken_counter("Qwen/Qwen3-8B")

@@ -129,6 +129,17 @@ def test_an_own_answer_partial_is_an_output_instruction(tmp_path: Path) -> None:
     assert codes(tmp_path, GOOD, _answer="Give me the labels in order.") == []
 
 
+def test_a_template_that_asks_for_no_ranking_needs_no_candidates(tmp_path: Path) -> None:
+    """Under ``probe/`` neither candidates nor the answer partial are missed; all else is looked at as everywhere."""
+    (tmp_path / "probe").mkdir()
+    probe = tmp_path / "probe" / "title.jinja"
+    probe.write_text('{% block user %}{% include "_history.jinja" %}What comes next?{% endblock %}')
+    assert lint(Templates(tmp_path).get("probe/title")) == ()
+    probe.write_text("{% block user %}[B] is {{ nothing }}.{% endblock %}")
+    found = {finding.code for finding in lint(Templates(tmp_path).get("probe/title"))}
+    assert found == {"undefined-variable", "label-clash", "history-not-shown"}
+
+
 def test_an_own_item_partial_is_rendered_too(tmp_path: Path) -> None:
     """An item may lack any field, so a partial that counts on one does not render."""
     assert codes(tmp_path, GOOD, _item="{{ fields.title }}") == ["does-not-render"]

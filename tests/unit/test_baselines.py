@@ -1,0 +1,217 @@
+"""Baselines: what decides each one's order, that the order of listing does not, and what is refused."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmrank import config
+from llmrank.catalog import Catalog
+from llmrank.errors import ConfigError, UnknownItemError
+from llmrank.evaluation.baselines import MOST_RANKED, NAMES, Baseline, EmbeddingBaseline, build_baseline
+from llmrank.evaluation.folder import Popularity
+from llmrank.protocols import Embedder
+from llmrank.retrieval.prefilter import Prefilter, PrefilterOptions
+from llmrank.types import Item, Ranking, RankRequest, Usage
+from tests.unit.bag_embedder import BagEmbedder
+
+TITLES = (
+    "space war",
+    "space odyssey",
+    "toy story",
+    "toy story two",
+    "crime city",
+    "night train",
+    "space war two",
+    "silent sea",
+)
+CATALOG = Catalog(Item(str(number), title) for number, title in enumerate(TITLES))
+COUNTS = Popularity(9, Counter({"0": 5, "1": 5, "2": 9, "3": 1}))
+IDS = [item.id for item in CATALOG]
+
+
+@pytest.fixture(autouse=True)
+def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(section: Any) -> Embedder:
+        return BagEmbedder()
+
+    monkeypatch.setattr("llmrank.evaluation.baselines.build_embedder", build)
+
+
+def baseline(name: str, *, catalog: Catalog = CATALOG, seed: int = 0, **options: Any) -> Baseline:
+    """A baseline as a suite builds it, with an embedder that counts words."""
+    return build_baseline({"baseline": name, **options}, catalog=catalog, popularity=COUNTS, seed=seed)
+
+
+def one(built: Baseline, request: RankRequest) -> Ranking:
+    """The Ranking of one request."""
+    (ranking,) = built.rank_many([request])
+    return ranking
+
+
+def ask(candidates: Sequence[str] | None = IDS, history: Sequence[str] = ("6",), user: str = "u", **more: Any) -> RankRequest:
+    """A request of a user for ids."""
+    return RankRequest(history, candidates, user_id=user, **more)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_ranking_is_a_permutation_that_cost_nothing(name: str) -> None:
+    """Status ok, every candidate once with its place, no usage, the candidates as listed, the baseline's name."""
+    listed = ["3", "0", "7", "2"]
+    ranking = one(baseline(name), ask(listed))
+    assert sorted(ranking.item_ids) == sorted(listed)
+    assert [each.rank for each in ranking.items] == [1, 2, 3, 4]
+    assert (ranking.status, ranking.usage, ranking.strategy, ranking.user_id) == ("ok", Usage(), name, "u")
+    assert ranking.shown == tuple(listed)
+    assert one(baseline(name), ask(listed, top_k=2)).item_ids == ranking.item_ids[:2]
+
+
+@settings(max_examples=40)
+@given(st.permutations(IDS), st.text(), st.integers(0, 3))
+def test_the_order_of_listing_decides_nothing(listed: list[str], user: str, seed: int) -> None:
+    """Where the target stands in the list is no hint, whatever ties there are."""
+    for name in ("random", "popularity"):
+        built = baseline(name, seed=seed)
+        assert one(built, ask(listed, user=user)).item_ids == one(built, ask(IDS, user=user)).item_ids
+    embedding = EmbeddingBaseline(CATALOG, seed, Prefilter(BagEmbedder(), PrefilterOptions(drop_seen=False), CATALOG.items))
+    assert one(embedding, ask(listed, user=user)).item_ids == one(embedding, ask(IDS, user=user)).item_ids
+
+
+def test_the_random_order_is_another_for_another_user_or_seed_and_fair() -> None:
+    """It repeats for the same user and seed; over many users each item is first about as often."""
+    assert one(baseline("random"), ask()) == one(baseline("random"), ask())
+    orders = {tuple(one(baseline("random", seed=seed), ask(user=user)).item_ids) for seed in range(3) for user in "abc"}
+    assert len(orders) == 9
+    built = baseline("random")
+    firsts = Counter(ranking.item_ids[0] for ranking in built.rank_many(ask(user=f"u{number}") for number in range(2000)))
+    # Of 2000 users 250 each; the standard deviation is 15.
+    assert set(firsts) == set(IDS)
+    assert all(abs(count - 250) < 5 * 15 for count in firsts.values())
+
+
+def test_popularity_goes_by_counts_and_equals_by_chance() -> None:
+    """The most chosen first, never chosen ones last; equals in an order that differs from user to user."""
+    built = baseline("popularity")
+    ranking = one(built, ask())
+    assert ranking.item_ids[0] == "2"
+    assert set(ranking.item_ids[1:3]) == {"0", "1"}
+    assert ranking.item_ids[3] == "3"
+    assert [each.score for each in ranking.items] == [9, 5, 5, 1, 0, 0, 0, 0]
+    seconds = Counter(each.item_ids[1] for each in built.rank_many(ask(user=str(number)) for number in range(200)))
+    assert set(seconds) == {"0", "1"}
+    assert min(seconds.values()) > 60
+
+
+def test_embedding_goes_by_likeness_and_leaves_out_what_the_user_has() -> None:
+    """What shares words with the history stands first, a query counts, and items in the history are left out as asked."""
+    ranking = one(baseline("embedding"), ask(history=("6",)))
+    assert ranking.item_ids[:3] == ["0", "1", "3"]
+    assert "6" not in ranking.item_ids
+    assert ranking.cut.seen == ("6",)
+    assert ranking.model == "bag of words"
+    assert one(baseline("embedding", drop_seen=False), ask(history=("6",))).item_ids[0] == "6"
+    assert one(baseline("embedding"), ask(history=(), query="silent night")).item_ids[0] in ("5", "7")
+    everything = one(baseline("embedding"), ask(["6"], history=("6",)))
+    assert everything.status == "error"
+    assert "the user has all of them" in str(everything.error)
+
+
+def test_embedding_knows_nothing_of_a_new_user() -> None:
+    """Without history and query the order is the random one, for a list as for the whole catalogue."""
+    new = ask(history=())
+    assert one(baseline("embedding"), new).item_ids == one(baseline("random"), new).item_ids
+    whole = replace(new, candidates=None)
+    assert one(baseline("embedding"), whole).item_ids == one(baseline("random"), whole).item_ids
+
+
+def test_given_is_as_listed_and_needs_a_list() -> None:
+    """The order of another system is kept; a whole catalogue has none."""
+    assert one(baseline("given"), ask(["5", "1", "3"])).item_ids == ["5", "1", "3"]
+    assert one(baseline("given"), ask(None)).status == "error"
+
+
+@pytest.mark.parametrize("name", ["random", "popularity", "embedding"])
+def test_of_a_whole_catalogue_the_best_that_the_user_does_not_have(name: str) -> None:
+    """At most a thousand, none of the history; `shown` is empty, as nothing was listed."""
+    large = Catalog(Item(str(number), f"title {number % 50} number {number}") for number in range(2500))
+    counts = Counter({str(number): 2500 - number // 30 * 30 for number in range(0, 2500, 2)})
+    built = build_baseline({"baseline": name}, catalog=large, popularity=Popularity(9, counts), seed=1)
+    history = tuple(str(number) for number in range(0, 300, 3))
+    ranking = one(built, ask(None, history))
+    assert len(set(ranking.item_ids)) == MOST_RANKED
+    assert not set(ranking.item_ids) & set(history)
+    assert ranking.shown == ()
+    few = one(build_baseline({"baseline": name}, catalog=CATALOG, popularity=COUNTS, seed=1), ask(None, ("0", "6")))
+    assert sorted(few.item_ids) == ["1", "2", "3", "4", "5", "7"]
+    if name == "popularity":
+        listed = [item_id for item_id in (item.id for item in large) if item_id not in history]
+        random.Random(0).shuffle(listed)  # noqa: S311  # sampling, not secrets
+        assert one(built, ask(listed, history)).item_ids[:MOST_RANKED] == ranking.item_ids
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_wrong_request_becomes_an_error_and_stops_no_other(name: str) -> None:
+    """Unknown ids and empty lists; the next request is ranked."""
+    first, second, third = baseline(name).rank_many([ask(["nowhere"]), ask([]), ask(["1", "2"])])
+    assert isinstance(first.error, UnknownItemError)
+    assert (first.status, second.status, third.status) == ("error", "error", "ok")
+    assert (first.user_id, first.strategy) == ("u", name)
+
+
+def test_requests_are_read_one_by_one() -> None:
+    """A stream of any length is ranked in constant memory: nothing is read ahead."""
+    read: list[int] = []
+
+    def requests() -> Any:
+        for number in range(10):
+            read.append(number)
+            yield ask(user=str(number))
+
+    stream = baseline("random").rank_many(requests())
+    next(stream)
+    assert read == [0]
+
+
+def test_close_closes_the_prefilter() -> None:
+    """And may be called twice."""
+    built = baseline("embedding")
+    built.close()
+    built.close()
+    assert one(built, ask()).status == "error"
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "message"),
+    [
+        ({"baseline": "popularty"}, "rankers.x.baseline", "did you mean 'popularity'?"),
+        ({"baseline": None}, "rankers.x.baseline", "use one of: random, popularity, embedding, given"),
+        ({"baseline": "random", "sed": 3}, "rankers.x.sed", "known: baseline"),
+        ({"baseline": "embedding", "decai": 0.5}, "rankers.x.decai", "did you mean 'decay'?"),
+        ({"baseline": "embedding", "keep": "5"}, "rankers.x.keep", "integer"),
+        ({"baseline": "embedding", "keep": 5000}, "rankers.x.keep", "at most 1000"),
+        ({"baseline": "embedding", "fields": ["titel"]}, "prefilter.fields", "titel"),
+        ({"baseline": "embedding", "embedder": "wordllama"}, "rankers.x.embedder", "mapping"),
+        ({"baseline": "popularity"}, "rankers.x.baseline", "name `interactions`"),
+    ],
+)
+def test_a_mistake_in_the_section_is_named(section: dict[str, Any], field: str, message: str) -> None:
+    """Key, value and fix; popularity without interactions says what is missing."""
+    with pytest.raises(ConfigError) as caught:
+        build_baseline(section, catalog=CATALOG, popularity=None, seed=0, where="rankers.x")
+    if field != "prefilter.fields":
+        assert caught.value.field == field
+    assert message in str(caught.value)
+
+
+def test_the_embedder_of_the_section_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own section goes to `build_embedder`, whose errors pass."""
+    monkeypatch.setattr("llmrank.evaluation.baselines.build_embedder", config.build_embedder)
+    with pytest.raises(ConfigError, match="wordlama"):
+        baseline("embedding", embedder={"kind": "wordlama"})

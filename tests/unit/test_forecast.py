@@ -1,0 +1,286 @@
+"""The forecast of a run against the run itself, with a model that answers by hand and counts tokens exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmrank.budget import TiktokenCounter
+from llmrank.catalog import Catalog
+from llmrank.config import build_strategy
+from llmrank.evaluation.cases import Case
+from llmrank.evaluation.forecast import FREE_TOKENS, SAMPLE, Forecast, forecast
+from llmrank.prices import VARIABLE, Prices
+from llmrank.protocols import ModelInfo
+from llmrank.ranker import Ranker
+from llmrank.retrieval.prefilter import Prefilter, PrefilterOptions
+from llmrank.types import Capability, Completion, ContinuationScore, Item, Prompt, Usage
+from tests.unit.scripted import ScriptedBackend
+
+EXACT = TiktokenCounter("cl100k_base")
+WORDS = ("silver", "dark", "return", "night", "city", "of", "the", "king", "lost", "river", "moon", "war", "last", "house")
+CATALOG = Catalog(
+    Item(str(number), f"{' '.join(WORDS[(number * 5 + at * 3) % 14] for at in range(1 + number % 6))} {number}".title())
+    for number in range(400)
+)
+RECENCY = {"template": "listwise/recency", "variables": {"domain": "movies"}}
+
+
+class CountingBackend(ScriptedBackend):
+    """Ranks at random in the form asked for, and reports the tokens of cl100k_base, as GPT-4 has them."""
+
+    def __init__(self, *, window: int = 8192, kind: str = "scripted", model: str = "gpt-4", speaks: bool = True) -> None:
+        super().__init__(self._reply, loglik=lambda prefix, text: -float(len(text)), window=window)
+        self._kind, self._model, self._speaks = kind, model, speaks
+        self.usage = Usage()
+        self.random = random.Random(0)  # noqa: S311  # sampling, not secrets
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return frozenset({"generate", "score", "label_logprobs"})
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return {"kind": self._kind, "context_window": self._window}
+
+    async def info(self) -> ModelInfo:
+        assert self._speaks, "the forecast asked the backend"
+        return ModelInfo(self._window, EXACT)
+
+    async def score(self, prompt: Prompt) -> Completion:
+        assert self._speaks, "the forecast asked the backend"
+        tokens = EXACT.count(prompt.prefix) + sum(map(EXACT.count, prompt.continuations))
+        return self._count(Completion(scores=tuple(ContinuationScore(-1.0, 1) for _ in prompt.continuations)), tokens, 0)
+
+    def _reply(self, prompt: Prompt) -> Completion:
+        assert self._speaks, "the forecast asked the backend"
+        labels = self.random.sample(prompt.labels, len(prompt.labels))
+        text = " > ".join(f"[{label}]" for label in labels) if labels else "I like dark stories of the night. " * 17
+        if prompt.answer == "json":
+            text = json.dumps({"ranking": labels})
+        return self._count(Completion(text, "stop"), EXACT.count_messages(prompt.messages), EXACT.count(text))
+
+    def _count(self, answer: Completion, prompt_tokens: int, completion_tokens: int) -> Completion:
+        usage = Usage(prompt_tokens, completion_tokens, calls=1)
+        self.usage += usage
+        return dataclasses.replace(answer, usage=usage)
+
+
+def cases(count: int, *, candidates: int = 20, seed: int = 0) -> list[Case]:
+    """Histories of 1 to 40 items, and candidates, drawn from the catalogue."""
+    generator = random.Random(seed)  # noqa: S311  # sampling, not secrets
+    ids = [item.id for item in CATALOG]
+    made = []
+    for number in range(count):
+        chosen = generator.sample(ids, candidates + generator.randint(1, 40))
+        made.append(Case(f"u{number}", tuple(chosen[candidates:]), tuple(chosen[:candidates]), (chosen[0],)))
+    return made
+
+
+def ranker(strategy: Mapping[str, Any], prompt: Mapping[str, Any], backend: CountingBackend, **options: Any) -> Ranker:
+    """A Ranker as a configuration builds it, around a backend of the test."""
+    return Ranker(backend, build_strategy(strategy, prompt), catalog=CATALOG, **options)
+
+
+LISTS: list[tuple[Mapping[str, Any], Mapping[str, Any], int]] = [
+    ({"kind": "listwise"}, RECENCY, 8192),
+    ({"kind": "listwise"}, {**RECENCY, "answer": "json"}, 8192),
+    ({"kind": "listwise", "window": 8, "step": 4}, RECENCY, 8192),
+    ({"kind": "listwise"}, RECENCY, 700),  # too small for the list: windows
+    ({"kind": "listwise", "repair": True}, RECENCY, 8192),
+    ({"kind": "listwise"}, {**RECENCY, "template": "listwise/nir"}, 8192),
+    ({"kind": "likelihood"}, {"variables": {"domain": "movies"}}, 8192),
+    ({"kind": "likelihood", "pmi_weight": 0.5}, {"variables": {"domain": "movies"}}, 8192),
+]
+
+
+@pytest.mark.parametrize(("strategy", "prompt", "window"), LISTS)
+def test_all_requests_looked_at_are_forecast_as_they_run(
+    strategy: Mapping[str, Any], prompt: Mapping[str, Any], window: int
+) -> None:
+    """Calls are equal and tokens within 10 %, whatever the strategy; exactly equal where answers change no later prompt."""
+    asked = cases(6)
+    with ranker(strategy, prompt, CountingBackend(window=window, speaks=False)) as silent:
+        found = forecast(silent, asked, len(asked), Prices.load())
+    backend = CountingBackend(window=window)
+    with ranker(strategy, prompt, backend) as running:
+        assert {ranking.status for ranking in running.rank_many([case.request for case in asked])} == {"ok"}
+    assert found.calls == backend.usage.calls
+    assert found.prompt_tokens == pytest.approx(backend.usage.prompt_tokens, rel=0.1)
+    assert found.completion_tokens == pytest.approx(backend.usage.completion_tokens, rel=0.1)
+    if found.calls in (6, 6 * 21):
+        assert found.prompt_tokens == backend.usage.prompt_tokens
+    assert set(found.standard_error.values()) == {0.0}
+
+
+def test_a_sample_stands_for_all() -> None:
+    """From 50 of 300 requests: within three standard errors of what all of them take, and within 10 %."""
+    asked = cases(300)
+    with ranker({"kind": "listwise"}, RECENCY, CountingBackend(speaks=False)) as silent:
+        found = forecast(silent, asked[::5], len(asked), Prices.load())
+    backend = CountingBackend()
+    with ranker({"kind": "listwise"}, RECENCY, backend) as running:
+        for _ in running.rank_many([case.request for case in asked]):
+            pass
+    assert (found.requests, found.sampled, found.calls) == (300, SAMPLE, 300)
+    assert found.prompt_tokens == pytest.approx(backend.usage.prompt_tokens, rel=0.1)
+    error = found.standard_error["prompt_tokens"]
+    assert 0 < error < 0.05 * found.prompt_tokens
+    assert abs(found.prompt_tokens - backend.usage.prompt_tokens) < 3 * error
+
+
+def test_texts_that_are_scored_alone_are_asked_once_for_all_users(tmp_path: Path) -> None:
+    """With an answer cache, the unconditional likelihoods grow with the catalogue and not with the users."""
+    asked = cases(150)
+    strategy = {"kind": "likelihood", "pmi_weight": 1.0}
+    with ranker(strategy, {}, CountingBackend(speaks=False), cache=tmp_path / "a.sqlite") as silent:
+        found = forecast(silent, asked[:SAMPLE], len(asked), Prices.load())
+    backend = CountingBackend()
+    with ranker(strategy, {}, backend, cache=tmp_path / "b.sqlite") as running:
+        for _ in running.rank_many([case.request for case in asked]):
+            pass
+    assert found.calls == pytest.approx(backend.usage.calls, rel=0.02)
+    assert found.calls < 150 + len(CATALOG) + 1
+    assert found.prompt_tokens == pytest.approx(backend.usage.prompt_tokens, rel=0.1)
+    with ranker(strategy, {}, CountingBackend(speaks=False)) as silent:
+        assert forecast(silent, asked[:SAMPLE], len(asked), Prices.load()).calls == 150 * 21
+
+
+def test_candidates_beyond_those_that_the_prefilter_keeps_are_not_shown() -> None:
+    """Nothing is embedded, and the assumption is said; also for the whole catalogue."""
+
+    class NoEmbedder:
+        model, dimension = "none", 4
+
+        def embed(self, texts: Sequence[str]) -> Any:
+            raise AssertionError("the forecast embedded something")
+
+    asked = [*cases(4, candidates=30), *(dataclasses.replace(case, candidates=None) for case in cases(4))]
+    with ranker({"kind": "likelihood"}, {}, CountingBackend(speaks=False)) as silent:
+        silent.prefilter = Prefilter(NoEmbedder(), PrefilterOptions(keep=7), CATALOG.items)
+        short = forecast(silent, asked, len(asked), Prices.load())
+    with ranker({"kind": "likelihood"}, {}, CountingBackend(speaks=False)) as silent:
+        seven = [dataclasses.replace(case, candidates=silent_first(case)) for case in asked]
+        plain = forecast(silent, seven, len(asked), Prices.load())
+    assert (short.calls, short.prompt_tokens) == (plain.calls, plain.prompt_tokens)
+    assert any("keeps the first 7 candidates" in each for each in short.assumptions)
+
+
+def silent_first(case: Case) -> tuple[str, ...]:
+    """The first seven candidates that the user does not have."""
+    given = case.candidates or tuple(item.id for item in CATALOG)
+    return tuple(item_id for item_id in given if item_id not in case.history)[:7]
+
+
+def test_money_is_that_of_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """USD by the model's price, half of it by a batch API; None for a model that nobody priced, and the lines say how to."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    asked = cases(10)
+    prices = Prices.load({"house": {"input": 2.0, "output": 8.0, "batch": 0.5}})
+    with ranker({"kind": "listwise"}, RECENCY, CountingBackend(model="house", speaks=False)) as silent:
+        found = forecast(silent, asked, 1000, prices)
+        assert found.usd == pytest.approx((2 * found.prompt_tokens + 8 * found.completion_tokens) / 1e6)
+        half = forecast(silent, asked, 1000, prices, batch=True)
+        assert half.usd is not None
+        assert half.usd == pytest.approx(found.usd and found.usd / 2)
+        assert found.standard_error["usd"] == pytest.approx(2 * found.standard_error["prompt_tokens"] / 1e6)
+        unknown = forecast(silent, asked, 1000, Prices.load())
+    assert unknown.usd is None
+    assert any(VARIABLE in line for line in unknown.lines())
+    assert any(" USD (± " in line for line in found.lines())
+
+
+@pytest.mark.parametrize(("kind", "calls"), [("local", 1), ("vllm", 1), ("vllm-inprocess", 20), ("openai", 1)])
+def test_each_kind_of_backend_counts_scoring_in_its_own_way(kind: str, calls: int) -> None:
+    """vLLM reads the prefix anew with each text, in process as a call of its own; those without a bill cost nothing."""
+    asked = cases(3)
+    with ranker({"kind": "likelihood"}, {}, CountingBackend(kind=kind, speaks=False)) as silent:
+        found = forecast(silent, asked, 3, Prices.load())
+    with ranker({"kind": "likelihood"}, {}, CountingBackend(speaks=False)) as silent:
+        once = forecast(silent, asked, 3, Prices.load())
+    assert found.calls == 3 * calls
+    assert (found.prompt_tokens > 2 * once.prompt_tokens) == kind.startswith("vllm")
+    assert (found.usd == 0.0) == (kind != "openai")
+    assert found.seconds is None
+
+
+def test_the_embedded_model_tells_how_long_it_takes() -> None:
+    """Its speed is known roughly, and that it is rough is said."""
+    with ranker(
+        {"kind": "likelihood"}, {}, CountingBackend(kind="local", model="smollm2-135m-instruct", speaks=False)
+    ) as silent:
+        found = forecast(silent, cases(5), 1000, Prices.load())
+    assert found.seconds == pytest.approx(found.prompt_tokens / 100)
+    assert found.usd == 0.0
+    assert "10 %" in found.assumptions[0]
+    assert any(line.startswith("about ") for line in found.lines())
+
+
+def test_what_cannot_be_ranked_costs_nothing_and_is_said() -> None:
+    """An unknown id, no candidates, a whole catalogue without a prefilter: the others are forecast."""
+    good = cases(2)
+    bad = [dataclasses.replace(good[0], candidates=("nowhere",)), dataclasses.replace(good[0], candidates=())]
+    with ranker({"kind": "likelihood"}, {}, CountingBackend(speaks=False)) as silent:
+        found = forecast(silent, [*good, *bad], 4, Prices.load())
+    assert (found.calls, found.sampled) == (2, 4)
+    assert any("2 of 4 requests looked at cannot be ranked" in each and "nowhere" in each for each in found.assumptions)
+
+
+def test_a_whole_catalogue_without_a_prefilter_is_refused_as_in_the_run() -> None:
+    """No prompt of thousands of items is written."""
+    large = Catalog(Item(str(number), "x") for number in range(1001))
+    backend = CountingBackend(speaks=False)
+    with Ranker(backend, build_strategy({"kind": "likelihood"}, {}), catalog=large) as silent:
+        found = forecast(silent, [Case("u", ("1",), None, ("2",))], 1, Prices.load())
+    assert found.calls == 0
+    assert any("cannot be ranked" in each for each in found.assumptions)
+
+
+def test_nothing_left_to_do_takes_nothing() -> None:
+    """No requests, no calls, no money, and lines all the same."""
+    with ranker({"kind": "likelihood"}, {}, CountingBackend(speaks=False)) as silent:
+        found = forecast(silent, [], 0, Prices.load({"gpt-4": {"input": 1, "output": 1}}))
+    assert (found.calls, found.prompt_tokens, found.completion_tokens, found.usd) == (0, 0, 0, 0.0)
+    assert found.lines()[0] == "0 requests, forecast from 0"
+
+
+def test_free_words_take_a_stated_number_of_tokens() -> None:
+    """Of two earlier steps in free words each takes so many; the sentence says so."""
+    strategy, prompt = {"kind": "listwise"}, {**RECENCY, "template": "listwise/nir"}
+    with ranker(strategy, prompt, CountingBackend(speaks=False)) as silent:
+        found = forecast(silent, cases(1), 1, Prices.load())
+    order = EXACT.count(" > ".join(f"[{chr(65 + at)}]" for at in range(20)))
+    assert found.completion_tokens == 2 * FREE_TOKENS + order
+    assert f"an answer in free words takes {FREE_TOKENS} tokens" in found.assumptions
+
+
+def test_lines_are_for_people() -> None:
+    """Thousands apart, twice the standard error behind, what differences can be seen, then each assumption."""
+    errors = {"prompt_tokens": 1050.4, "usd": 0.02}
+    found = Forecast(1000, 310_400, 24_000, 1.5, 7200.0, ("tokens are counted by hand",), 1000, 50, errors, 0.031)
+    assert found.lines() == [
+        "1,000 requests, forecast from 50",
+        "1,000 calls",
+        "310,400 (± 2,101) prompt tokens, 24,000 answer tokens",
+        "1.50 USD (± 0.04)",
+        "about 2.0 hours",
+        "likely to show differences from 0.031 on",
+        "assumed: tokens are counted by hand",
+    ]
+
+
+def test_requests_are_read_no_further_than_needed() -> None:
+    """Of an endless stream as many are taken as are looked at."""
+
+    def endless() -> Iterator[Case]:
+        while True:
+            yield from cases(1)
+
+    with ranker({"kind": "likelihood"}, {}, CountingBackend(speaks=False)) as silent:
+        assert forecast(silent, endless(), 10**6, Prices.load()).calls == 10**6
