@@ -14,6 +14,7 @@
     ├── SetupError                    a package, key or file that this machine lacks; the remedy is named
     ├── ClosedError (RuntimeError)     a Ranker is used after it was closed
     ├── CapabilityError               a strategy asks what the backend cannot do
+    ├── AnswersPendingError           the answers of a batch are not there yet; the message says what to wait for
     └── BackendError                  a backend did not answer; `retryable` says if asking again may help
         ├── UnreachableError          no connection, or it broke                              (retryable)
         ├── BackendTimeoutError       no answer in time                                       (retryable)
@@ -108,6 +109,12 @@ class ClosedError(LLMRankError, RuntimeError):
 
 class CapabilityError(LLMRankError):
     """A strategy asks a backend for something that it cannot do."""
+
+
+class AnswersPendingError(LLMRankError):
+    """The answers of a batch are not there yet: all is on disk, and running again goes on when they are."""
+
+    exit_status = 1
 
 
 class BackendError(LLMRankError):

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, fields, replace
 from time import monotonic
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from llmrank.backends._openai_errors import Refusal, refusal_of
@@ -148,6 +148,14 @@ def concede(dialect: Dialect, refusal: Refusal, body: Mapping[str, Any]) -> Dial
     return None if changed == dialect else changed
 
 
+def lesson_of(used: Dialect, error: BackendError, body: Body) -> Dialect | None:
+    """What an error answer to `body`, which was built with `used`, teaches; None if nothing could be put otherwise."""
+    refusal = refusal_of(error)
+    if refusal is None or isinstance(error, ContextLengthError | ContentFilterError):
+        return None
+    return concede(used, refusal, body)
+
+
 def _named(refusal: Refusal) -> list[str]:
     """The settings that a refusal names: by its field ``param``, else by locations in the body, else by the words."""
     places = [refusal.param, *(" ".join(found) for found in _LOCATION.findall(refusal.text))]
@@ -195,6 +203,19 @@ class Agreed(Generic[T]):
     answer: T
     dialect: Dialect
     refusals: int
+
+
+class Converses(Protocol):
+    """Puts a request in a dialect that the server takes."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """What is known so far."""
+        ...
+
+    async def converse(self, build: Callable[[Dialect], Body], send: Callable[[Body], Awaitable[T]]) -> Agreed[T]:
+        """Sends a request, put otherwise where the server refuses a setting. Raises BackendError."""
+        ...
 
 
 class Negotiator:
@@ -266,10 +287,7 @@ class Negotiator:
 
     def _learn(self, used: Dialect, error: BackendError, body: Body) -> bool:
         """True if the request is worth another try, put otherwise."""
-        refusal = refusal_of(error)
-        if refusal is None or isinstance(error, ContextLengthError | ContentFilterError):
-            return False
-        lesson = concede(used, refusal, body)
+        lesson = lesson_of(used, error, body)
         if lesson is None:
             return False
         with self._lock:

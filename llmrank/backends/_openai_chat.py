@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any, Final, Protocol
 
-from llmrank.backends._negotiation import Agreed, Dialect, Negotiator
-from llmrank.backends._openai_transport import OpenAITransport
+from llmrank.backends._negotiation import Agreed, Converses, Dialect, Negotiator
+from llmrank.backends._openai_transport import Transport
 from llmrank.codec import require_json
 from llmrank.errors import ConfigError, ContentFilterError, ContextLengthError, ServerError
 from llmrank.types import Completion, Prompt, Usage
@@ -36,17 +36,17 @@ class ChatClient:
 
     def __init__(
         self,
-        transport: OpenAITransport,
+        transport: Transport,
         model: str,
         *,
-        negotiator: Negotiator | None = None,
+        negotiator: Converses | None = None,
         extra_body: Mapping[str, Any] | None = None,
         temperature: float | None = None,
         thinking_tokens: int = 0,
     ) -> None:
         self.transport = transport
         self.model = model
-        self.negotiator = negotiator or Negotiator(Dialect.for_url(transport.base_url))
+        self.negotiator: Converses = negotiator or Negotiator(Dialect.for_url(transport.base_url))
         self._extra = dict(extra_body or {})
         self._temperature = temperature
         self._thinking_tokens = thinking_tokens

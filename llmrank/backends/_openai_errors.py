@@ -161,8 +161,18 @@ class Refusal:
         )
 
 
+class Refused(Exception):  # noqa: N818  # not an error of its own: the cause of one, as the SDK's APIStatusError is
+    """A server's error answer that did not come through the SDK, but out of a file."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message or f"status {refusal.status}")
+        self.refusal = refusal
+
+
 def refusal_of(error: BaseException) -> Refusal | None:
     """The server's words behind one of our errors (its cause) or an SDK error; None if no server spoke."""
+    if isinstance(error.__cause__, Refused):
+        return error.__cause__.refusal
     import openai
 
     cause = error if isinstance(error, openai.APIStatusError) else error.__cause__

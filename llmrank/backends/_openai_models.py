@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
-from llmrank.backends._openai_transport import OpenAITransport
+from llmrank.backends._openai_transport import Transport
 from llmrank.errors import AuthenticationError, BackendError, BackendTimeoutError, UnreachableError
 
 # vLLM and SGLang; OpenRouter, Together and Fireworks; Groq; Mistral; LM Studio. llama.cpp has `meta.n_ctx`; its `n_ctx_train`
@@ -21,7 +21,7 @@ _FIELDS: Final = (
 )
 
 
-async def ask_window(transport: OpenAITransport, model: str) -> int | None:
+async def ask_window(transport: Transport, model: str) -> int | None:
     """Asks ``GET /models``, and ``GET /models/{model}`` if the list does not have the model.
 
     Returns:
@@ -49,7 +49,7 @@ def window_of(entry: Mapping[str, Any]) -> int | None:
     return None
 
 
-async def _get(transport: OpenAITransport, path: str) -> Any:
+async def _get(transport: Transport, path: str) -> Any:
     try:
         return await transport.get(path)
     except (UnreachableError, BackendTimeoutError, AuthenticationError):

@@ -13,9 +13,9 @@ import importlib.util
 import json
 import os
 import weakref
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from llmrank.backends._openai_errors import Refusal, causes, error_of, translate
@@ -24,9 +24,47 @@ from llmrank.errors import BackendError, BackendTimeoutError, BadRequestError, C
 if TYPE_CHECKING:
     import openai
 
+T = TypeVar("T")
+
 OPENAI_URL: Final = "https://api.openai.com/v1"
 PLACEHOLDER_KEY: Final = "none"
 """Sent to a server in one's own machine or network that has no key; the SDK refuses to send nothing."""
+
+
+class Transport(Protocol):
+    """What carries requests to one server: a connection, or the files of a batch."""
+
+    @property
+    def base_url(self) -> str:
+        """Where the API is, with its ``/v1``."""
+        ...
+
+    @property
+    def address(self) -> str:
+        """Host and port, for messages."""
+        ...
+
+    @property
+    def public_url(self) -> str:
+        """The base URL without credentials and query."""
+        ...
+
+    @property
+    def root(self) -> str:
+        """The base URL without its ``/v1``."""
+        ...
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Sends JSON and returns the answer's object. Raises BackendError."""
+        ...
+
+    async def get(self, path: str) -> Any:
+        """Fetches JSON. Raises BackendError."""
+        ...
+
+    async def aclose(self) -> None:
+        """Closes what is open. May be called twice."""
+        ...
 
 
 class OpenAITransport:
@@ -62,7 +100,7 @@ class OpenAITransport:
             raise SetupError("the package 'openai' is missing: pip install 'openai[aiohttp]'")
         url = checked_url(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL)
         # Credentials go into a header: HTTP libraries write whole URLs into their logs.
-        self.base_url = url if "@" not in urlsplit(url).netloc else public_url(url)
+        self._base_url = url if "@" not in urlsplit(url).netloc else public_url(url)
         self.timeout_s = timeout_s
         self._key = os.environ.get(api_key_env, "").strip()
         self._organization, self._project = organization, project
@@ -77,6 +115,11 @@ class OpenAITransport:
 
     def __repr__(self) -> str:
         return f"OpenAITransport({self.public_url!r})"
+
+    @property
+    def base_url(self) -> str:
+        """Where the API is, with its ``/v1``; without credentials."""
+        return self._base_url
 
     @property
     def address(self) -> str:
@@ -124,19 +167,34 @@ class OpenAITransport:
         _abandon(self._clients)
 
     async def _request(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
-        client = await self._client()
-        try:
-            # The SDK's own limits hold for each read: a server that drips bytes would never meet them.
-            async with asyncio.timeout(self.timeout_s) as limit:
-                if method == "post":
-                    payload = await client.post(path, cast_to=object, body=body)
-                else:
-                    payload = await client.get(path, cast_to=object)
+        async def send(client: openai.AsyncOpenAI) -> Any:
+            if method == "post":
+                payload = await client.post(path, cast_to=object, body=body)
+            else:
+                payload = await client.get(path, cast_to=object)
             # The SDK decodes only what is declared to be JSON; some proxies declare everything to be text.
             return json.loads(payload) if isinstance(payload, str) and payload.lstrip()[:1] in {"{", "["} else payload
+
+        return await self.call(send, timeout_s=self.timeout_s)
+
+    async def call(self, use: Callable[[openai.AsyncOpenAI], Awaitable[T]], *, timeout_s: float) -> T:
+        """Does something with this loop's client of the SDK.
+
+        Args:
+            use: What to do.
+            timeout_s: The most seconds for all of it; the SDK's own limits hold for each read, and a server that drips bytes
+                would never meet them.
+
+        Raises:
+            BackendError: one of its subclasses; `refusal_of` has the server's words.
+        """
+        client = await self._client()
+        try:
+            async with asyncio.timeout(timeout_s) as limit:
+                return await use(client)
         except Exception as error:
             if isinstance(error, TimeoutError) and limit.expired():
-                raise BackendTimeoutError(f"{self.address} did not answer within {self.timeout_s:g} s") from error
+                raise BackendTimeoutError(f"{self.address} did not answer within {timeout_s:g} s") from error
             if isinstance(error, UnicodeEncodeError):  # half a surrogate pair, from a catalogue with broken escapes
                 raise BadRequestError(f"the prompt holds a character that cannot be sent: {error}") from error
             if isinstance(error, ValueError):  # the answer looks like JSON, and is not

@@ -41,6 +41,11 @@ class CachedBackend(BackendWrapper):
         self._flights: SingleFlight[Completion] = SingleFlight()
         self._kept_window: tuple[bytes, int | None] | None = None
 
+    @property
+    def cache(self) -> AnswerCache:
+        """Where answers are kept."""
+        return self._cache
+
     async def info(self) -> ModelInfo:
         """What the inner backend knows of its model; while its server is away, the window that it last told.
 

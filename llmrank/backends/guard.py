@@ -8,7 +8,7 @@ from llmrank.backends.retry import Limits, RetryBackend
 from llmrank.cache import AnswerCache
 from llmrank.protocols import Backend
 
-__all__ = ["Limits", "guard"]  # what a Ranker needs of this folder comes from this one module
+__all__ = ["CachedBackend", "Limits", "guard"]  # what a Ranker needs of this folder comes from this one module
 
 
 def guard(

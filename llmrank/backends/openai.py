@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmrank.backends._flight import SingleFlight
+from llmrank.backends._negotiation import Converses
 from llmrank.backends._openai_chat import ChatClient, check_chat_options, room_beside
 from llmrank.backends._openai_models import ask_window
-from llmrank.backends._openai_transport import OpenAITransport, checked_url, public_url
+from llmrank.backends._openai_transport import OpenAITransport, Transport, checked_url, public_url
 from llmrank.backends.base import BackendBase
 from llmrank.errors import ConfigError, ContextLengthError
 from llmrank.protocols import ModelInfo
@@ -64,15 +65,19 @@ class OpenAIBackend(BackendBase):
 
     Args:
         options: How to reach it.
+        transport: What carries the requests; None for a connection of its own.
+        negotiator: What is known of the server's dialect; None to find out.
 
     Raises:
         SetupError: the SDK or the key is missing; the message names the remedy.
     """
 
-    def __init__(self, options: OpenAIOptions) -> None:
+    def __init__(
+        self, options: OpenAIOptions, *, transport: Transport | None = None, negotiator: Converses | None = None
+    ) -> None:
         super().__init__("openai", options.model)
         self.options = options
-        self.transport = OpenAITransport(
+        self.transport: Transport = transport or OpenAITransport(
             options.base_url,
             api_key_env=options.api_key_env,
             timeout_s=options.timeout_s,
@@ -84,6 +89,7 @@ class OpenAIBackend(BackendBase):
         self.chat = ChatClient(
             self.transport,
             options.model,
+            negotiator=negotiator,
             extra_body=options.extra_body,
             temperature=options.temperature,
             thinking_tokens=options.thinking_tokens,

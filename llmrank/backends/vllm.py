@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 
 from llmrank.backends._constrained import Constraint, decode, is_constrained
 from llmrank.backends._flight import SingleFlight
+from llmrank.backends._negotiation import Converses
 from llmrank.backends._openai_chat import ChatClient, check_chat_options, room_beside, usage_of
 from llmrank.backends._openai_models import window_of
-from llmrank.backends._openai_transport import PLACEHOLDER_KEY, OpenAITransport, basic_auth, checked_url, public_url
+from llmrank.backends._openai_transport import PLACEHOLDER_KEY, OpenAITransport, Transport, basic_auth, checked_url, public_url
 from llmrank.backends._vllm_tokens import NoTokenizerError, ServerTokenizer
 from llmrank.backends.base import BackendBase
 from llmrank.errors import (
@@ -100,18 +101,30 @@ class VLLMBackend(BackendBase):
 
     Args:
         options: How to reach it.
+        transport: What carries the requests, in place of a connection. Then nothing but prompts goes to the server: tokens are
+            counted by a stand-in, the model's name and window come from the options, and constraints are put in the one way
+            that servers of today know.
+        negotiator: What is known of the server's dialect; None to find out.
 
     Raises:
         SetupError: the SDK is missing; the message names the remedy.
     """
 
-    def __init__(self, options: VLLMOptions | None = None) -> None:
+    def __init__(
+        self,
+        options: VLLMOptions | None = None,
+        *,
+        transport: Transport | None = None,
+        negotiator: Converses | None = None,
+    ) -> None:
         self.options = options or VLLMOptions()
         super().__init__("vllm", self.options.model or "")
         self._key = os.environ.get(self.options.api_key_env, "").strip()
         self._headers = basic_auth(self.options.api_url) or {"Authorization": f"Bearer {self._key or PLACEHOLDER_KEY}"}
         # The header is given here too, as most vLLM servers want no key, wherever they run.
-        self.transport = OpenAITransport(
+        self._connects = transport is None
+        self._negotiator = negotiator
+        self.transport: Transport = transport or OpenAITransport(
             self.options.api_url,
             api_key_env=self.options.api_key_env,
             timeout_s=self.options.timeout_s,
@@ -173,14 +186,17 @@ class VLLMBackend(BackendBase):
             return await server.chat.complete(prompt, extra)
 
         answer: Completion | None = None
-        while (field_name := self._enforcement.field) is not None:
+        # What is answered out of files is asked again from its beginning, and must be put then as it was put before,
+        # whatever other answers have taught meanwhile.
+        enforcement = self._enforcement if self._connects else _Enforcement(FIELDS[:1])
+        while (field_name := enforcement.field) is not None:
             answer, obeyed = await self._constrained(server.chat, prompt, extra, field_name)
             if obeyed and answer is not None:
-                self._enforcement.proven |= bool(answer.text)  # an answer that was all reasoning proves nothing
+                enforcement.proven |= bool(answer.text)  # an answer that was all reasoning proves nothing
                 return answer
-            if self._enforcement.proven:
+            if enforcement.proven:
                 break  # this server does obey: something is odd about this one answer
-            self._enforcement.drop(field_name)
+            enforcement.drop(field_name)
         if self.options.constrain == "required":
             raise ConstraintIgnoredError(f"{self.transport.address} does not enforce the form {prompt.answer!r} while decoding")
         if answer is None:
@@ -236,6 +252,7 @@ class VLLMBackend(BackendBase):
         chat = ChatClient(
             self.transport,
             model,
+            negotiator=self._negotiator,
             extra_body=self.options.extra_body,
             temperature=self.options.temperature,
             thinking_tokens=self.options.thinking_tokens,
@@ -244,14 +261,12 @@ class VLLMBackend(BackendBase):
             self.transport.root, model, headers=self._headers, secret=self._key, timeout_s=self.options.timeout_s
         )
         counter: TokenCounter = tokenizer
-        has_tokenizer = True
-        try:
-            await asyncio.to_thread(tokenizer.count, "a")
-        except NoTokenizerError:
-            # A gateway that passes on /v1 alone: prompts can be answered and counted with a stand-in, but not scored.
+        has_tokenizer = self._connects and await _answers(tokenizer)
+        if not has_tokenizer:
+            # Files, or a gateway that passes on /v1 alone: prompts can be answered and counted with a stand-in, but not scored.
             from llmrank.budget import tiktoken_counter
 
-            counter, has_tokenizer = tiktoken_counter(model), False
+            counter = tiktoken_counter(model)
         window = self.options.context_window or _window(entries, model)
         if window is not None:
             window = room_beside(self.options.thinking_tokens, window)
@@ -339,8 +354,8 @@ class _Server:
 class _Enforcement:
     """Which of `FIELDS` the server obeys: tried in order, given up for good, kept once proven."""
 
-    def __init__(self) -> None:
-        self._open: tuple[str, ...] = FIELDS
+    def __init__(self, fields: tuple[str, ...] = FIELDS) -> None:
+        self._open = fields
         self.proven = False
 
     @property
@@ -352,6 +367,15 @@ class _Enforcement:
         """Gives a field up; two calls that find out the same at once give up one field."""
         if self._open[:1] == (name,):
             self._open = self._open[1:]
+
+
+async def _answers(tokenizer: ServerTokenizer) -> bool:
+    """Whether there is a tokenizer behind the server. Raises BackendError if the server is not there at all."""
+    try:
+        await asyncio.to_thread(tokenizer.count, "a")
+    except NoTokenizerError:
+        return False
+    return True
 
 
 def _put(field_name: str, constraint: Constraint) -> dict[str, Any]:

@@ -32,8 +32,8 @@ LAYERS = [
     }
     | {"cache", "codec"},
     {"strategies", "backends", "retrieval"},
-    {"ranker", "config"},
-    {"evaluation", "experiment"},
+    {"ranker", "config", "prices"},
+    {"evaluation", "experiment", "scale"},
     {"cli"},
 ]
 

@@ -1,0 +1,1 @@
+"""More than one machine, or one sitting: shards of Parquet files, Ray, and batch APIs."""
