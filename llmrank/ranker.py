@@ -7,13 +7,15 @@ import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import closing, contextmanager
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from llmrank._portal import Portal, wait
-from llmrank.backends.guard import Limits, guard
+from llmrank.backends.guard import CachedBackend, Limits, guard
 from llmrank.budget import Budget
 from llmrank.cache import AnswerCache
 from llmrank.catalog import Catalog
@@ -214,6 +216,21 @@ class Ranker:
             await source.aclose()
         if failure is not None:
             raise failure
+
+    @contextmanager
+    def with_cache(self, path: str | Path) -> Iterator[Ranker]:
+        """For the length of a block, this Ranker with one more answer cache in front; it shares the model and all else.
+
+        Args:
+            path: Path of the answer cache (SQLite). It is closed with the block.
+
+        Raises:
+            ConfigError: the cache cannot be opened.
+        """
+        with closing(AnswerCache(path)) as cache:
+            ranker = copy(self)  # the finalizer stays the original's
+            ranker.backend = CachedBackend(self.backend, cache)
+            yield ranker
 
     def close(self) -> None:
         """Frees connections, threads and memory. May be called twice."""

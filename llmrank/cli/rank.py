@@ -9,12 +9,14 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, TextIO
 
 import typer
 
+from llmrank.cli.shards import ENGINES, KEEP, ShardArguments, rank_as_shards
 from llmrank.errors import DatasetError, RequestError
 from llmrank.evaluation.cases import json_line, read_requests
+from llmrank.evaluation.records import ranking_record
 from llmrank.progress import progress
 from llmrank.ranker import Ranker
 from llmrank.resolve import resolve
@@ -31,13 +33,30 @@ def rank(
     query: Annotated[str | None, typer.Option("--query", "-q", help="What the user says they want.")] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", "-k", min=1, help="How many items to show.")] = None,
     cases: Annotated[
-        Path | None, typer.Option("--cases", help="JSONL of requests (user_id, history, candidates, query) to rank one by one.")
+        Path | None,
+        typer.Option(
+            "--cases",
+            help="Requests (user_id, history, candidates, query) to rank: JSONL, a Parquet file, or a folder of them.",
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Where the rankings of --cases go (JSONL); else stdout.")
+        Path | None,
+        typer.Option("--out", "-o", help="Where the rankings of --cases go (JSONL; for shards a folder); else stdout."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
     show_prompt: Annotated[bool, typer.Option("--show-prompt", help="Print what the model read and answered.")] = False,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help=f"Rank --cases in shards that resume: {' or '.join(ENGINES)}.")
+    ] = None,
+    rows: Annotated[int | None, typer.Option("--rows", min=1, help="shards: how many users of a JSONL file each has.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="ray: how many workers, a Ranker each.")] = None,
+    gpus: Annotated[float | None, typer.Option("--gpus", min=0, help="ray: how many GPUs a worker takes.")] = None,
+    address: Annotated[str | None, typer.Option("--address", help="ray: the cluster's; left out: one on this machine.")] = None,
+    keep: Annotated[str | None, typer.Option("--keep", help=f"shards: {', '.join(KEEP)}; what is kept of a ranking.")] = None,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="shards: ask again for the users that a backend failed.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="shards: rank again what is there already.")] = False,
 ) -> None:
     """Rank candidates for one user, or for every line of a file."""
     single = {"--history": history, "--candidates": candidates, "--query": query}
@@ -45,6 +64,11 @@ def rank(
         given = [name for name, value in single.items() if value]
         if given:
             raise RequestError("cannot be joined with --cases", field=given[0], fix="give one request, or a file of them")
+    shards = ShardArguments(engine, rows, workers, gpus, address, keep, retry_errors, overwrite)
+    if shards.wanted(cases):
+        raise typer.Exit(rank_as_shards(config, items, cases, out, top_k, shards))
+    shards.refuse()
+    if cases is not None:
         if out is not None and any(_same(path, cases) for path in (out, _part(out))):
             raise RequestError("would overwrite --cases", field="--out", value=str(out), fix="name another file")
     elif out is not None:
@@ -60,45 +84,10 @@ def rank(
             _prepare(ranker)
         ranking = ranker.rank(request.history, request.candidates, query, top_k)
     if as_json:
-        sys.stdout.write(json_line(as_dict(ranking), sys.stdout.encoding))
+        sys.stdout.write(json_line(ranking_record(ranking), sys.stdout.encoding))
     else:
         _print(ranking, show_prompt)
     raise typer.Exit(1 if ranking.status == "error" else 0)
-
-
-def as_dict(ranking: Ranking) -> dict[str, Any]:
-    """A Ranking as JSON values, without the prompts: what a program that reads our output needs."""
-    return {
-        "user_id": ranking.user_id,
-        "status": ranking.status,
-        "items": [
-            {"rank": each.rank, "id": each.id, "score": each.score, "ranked_by": each.ranked_by} for each in ranking.items
-        ],
-        "repairs": list(ranking.repairs),
-        "filled": list(ranking.filled),
-        "invented": list(ranking.invented),
-        "cut": {
-            "history": ranking.cut.history,
-            "item_texts": list(ranking.cut.item_texts),
-            "seen": list(ranking.cut.seen),
-            "prefiltered": ranking.cut.prefiltered,
-            "assumed_window": ranking.cut.assumed_window,
-        },
-        "notes": list(ranking.notes),
-        "error": None if ranking.error is None else f"{type(ranking.error).__name__}: {ranking.error}",
-        "strategy": ranking.strategy,
-        "model": ranking.model,
-        "fingerprint": ranking.fingerprint,
-        "usage": {
-            "prompt_tokens": ranking.usage.prompt_tokens,
-            "completion_tokens": ranking.usage.completion_tokens,
-            "cached_tokens": ranking.usage.cached_tokens,
-            "calls": ranking.usage.calls,
-            "cache_hits": ranking.usage.cache_hits,
-            "retries": ranking.usage.retries,
-            "seconds": round(ranking.usage.seconds, 6),
-        },
-    }
 
 
 def _ids(text: str) -> list[str]:
@@ -169,7 +158,7 @@ def _write(rankings: Iterator[Ranking], total: int, file: TextIO) -> int:
     statuses: Counter[str] = Counter()
     with progress("ranking", "items") as report:
         for ranking in rankings:
-            file.write(json_line(as_dict(ranking), file.encoding))
+            file.write(json_line(ranking_record(ranking), file.encoding))
             statuses[ranking.status] += 1
             report(statuses.total(), total)
     counts = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))

@@ -1,1 +1,36 @@
-"""Evaluation: data sets, cases and metrics."""
+"""Evaluation: suites, runs that resume, measures with intervals, reports, comparisons. `evaluate` runs a suite.
+
+What is named here is loaded when it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmrank.evaluation.compare import compare
+    from llmrank.evaluation.folder import RunFolder
+    from llmrank.evaluation.run import Evaluation, RunOptions, evaluate, finish
+    from llmrank.evaluation.suite import Suite, load_suite
+
+__all__ = ["Evaluation", "RunFolder", "RunOptions", "Suite", "compare", "evaluate", "finish", "load_suite"]
+
+_PLACES = {
+    "Evaluation": "run",
+    "RunFolder": "folder",
+    "RunOptions": "run",
+    "Suite": "suite",
+    "compare": "compare",
+    "evaluate": "run",
+    "finish": "run",
+    "load_suite": "suite",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # As in `llmrank` itself: who reads cases only should not wait for NumPy and charts.
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)

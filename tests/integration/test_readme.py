@@ -75,12 +75,13 @@ def test_the_offline_runs_run(tmp_path: Path, weights: Path) -> None:
     if not (cache_dir() / "ml-100k" / "interactions.csv").exists():
         pytest.skip("MovieLens 100K is not here: `make test` fetches it")
     offline = section("### 3. Offline runs")
-    (config,), (cases,), (commands,) = (blocks(language, offline) for language in ("yaml", "json", "sh"))
+    (suite, config), (cases,), commands = (blocks(language, offline) for language in ("yaml", "json", "sh"))
+    (tmp_path / "suite.yaml").write_text(suite, encoding="utf-8")
     (tmp_path / "ranker.yaml").write_text(config, encoding="utf-8")
     (tmp_path / "cases.jsonl").write_text(cases, encoding="utf-8")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     run = subprocess.run(
-        ["sh", "-e", "-c", commands],
+        ["sh", "-e", "-c", "".join(commands)],
         cwd=tmp_path,
         env={**os.environ, "PATH": path},
         capture_output=True,
@@ -88,6 +89,11 @@ def test_the_offline_runs_run(tmp_path: Path, weights: Path) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stderr
+    assert "3 requests, forecast from 3" in run.stderr
+    summary = json.loads((tmp_path / "runs" / "first" / "summary.json").read_text(encoding="utf-8"))
+    assert {name: ranker["status"]["ok"] for name, ranker in summary["rankers"].items()} == {"popularity": 3, "model": 3}
+    assert (tmp_path / "runs" / "first" / "report.html").exists()
+    assert "from popularity" in run.stdout  # what the comparison found
     assert "data/items.jsonl" in run.stdout
     assert "Return of the Jedi" in run.stdout  # the table of the single request
     assert "2 ranked: 2 ok" in run.stderr
@@ -116,9 +122,9 @@ def test_the_yaml_builds_a_ranker(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_the_commands_and_targets_exist() -> None:
     """Every `llmrank` command and `make` target that the README names is there."""
-    commands = set(re.findall(r"^llmrank (\w+(?: fetch)?)", "\n".join(blocks("sh")), flags=re.MULTILINE))
-    assert commands == {"data fetch", "rank"}
-    for command in [*commands, "prompts list", "prompts show", "prompts diff", "prompts lint", "demo"]:
+    commands = set(re.findall(r"^llmrank (\w+(?: (?:fetch|run|compare))?)", "\n".join(blocks("sh")), flags=re.MULTILINE))
+    assert commands == {"data fetch", "rank", "eval run", "eval compare"}
+    for command in [*commands, "eval report", "prompts list", "prompts show", "prompts diff", "prompts lint", "demo"]:
         assert CliRunner().invoke(app, [*command.split(), "--help"]).exit_code == 0, command
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"\bmake ([a-z-]+)", README):

@@ -20,6 +20,10 @@ from llmrank.backends.replay import ReplayOptions
 from llmrank.backends.vllm import VLLMOptions
 from llmrank.backends.vllm_inprocess import VLLMInProcessOptions
 from llmrank.errors import LLMRankError
+from llmrank.evaluation.baselines import NAMES
+from llmrank.evaluation.measures import FAMILIES
+from llmrank.evaluation.protocol import CandidateOptions, ProtocolOptions
+from llmrank.evaluation.suite import MemorizationOptions, StabilityOptions, Suite
 from llmrank.fusion import PARTS, Fusion
 from llmrank.retrieval.openai import OpenAIEmbedderOptions
 from llmrank.retrieval.precomputed import PrecomputedOptions
@@ -34,6 +38,7 @@ from tests.unit.scripted import ScriptedBackend
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+EVALUATION = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
 
 REQUIRED = "required"
 """What stands in the column of defaults where there is none."""
@@ -71,9 +76,9 @@ def table(text: str, heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.split("|")] for row in rows[2:]]
 
 
-def documented(heading: str) -> dict[str, object]:
-    """The keys of a table of the configuration's document, with their defaults as YAML reads them."""
-    rows = table(CONFIGURATION, heading)
+def documented(heading: str, text: str = CONFIGURATION) -> dict[str, object]:
+    """The keys of a table of a document, of the configuration's by default, with their defaults as YAML reads them."""
+    rows = table(text, heading)
     assert all(len(row) == 3 and row[2] for row in rows), heading
     keys = {key.strip("`"): default for key, default, _ in rows}
     assert len(keys) == len(rows), heading
@@ -101,6 +106,42 @@ def test_every_key_is_documented_with_its_default(heading: str) -> None:
     """A key that is new, renamed, gone or has another default makes this fail until docs/configuration.md says so."""
     cls, others = SECTIONS[heading]
     assert documented(heading) == {**in_code(cls), **others}
+
+
+@pytest.mark.parametrize(
+    ("heading", "cls"),
+    [
+        ("A suite", Suite),
+        ("protocol", ProtocolOptions),
+        ("protocol.candidates", CandidateOptions),
+        ("stability", StabilityOptions),
+        ("memorization", MemorizationOptions),
+    ],
+)
+def test_every_key_of_a_suite_is_documented_with_its_default(heading: str, cls: type) -> None:
+    """As for a configuration: docs/evaluation.md names every key, with its default."""
+    # Nested options are documented in a section of their own; where they are named they say what is not their default.
+    code = {key: value for key, value in in_code(cls).items() if not dataclasses.is_dataclass(value)}
+    told = documented(heading, EVALUATION)
+    assert {key: value for key, value in told.items() if key in code} == code
+    assert set(told) == set(in_code(cls))
+
+
+def test_every_measure_is_documented() -> None:
+    """docs/evaluation.md has a row for each measure, which says what it needs and whether it is of the whole run."""
+    rows = {name.strip("`").removesuffix("@k"): (what, needs) for name, what, needs in table(EVALUATION, "Measures")}
+    assert set(rows) == set(FAMILIES)
+    for name, family in FAMILIES.items():
+        what, needs = rows[name]
+        assert what.startswith("run: ") == (family.about == "run"), name
+        assert (family.needs or "") in needs, name
+        assert bool(family.needs) == bool(needs), name
+
+
+def test_every_baseline_is_documented() -> None:
+    """docs/evaluation.md has a row for each."""
+    named = [re.search(r"baseline: (\w+)", row[0]) for row in table(EVALUATION, "Baselines")]
+    assert [match[1] for match in named if match] == list(NAMES)
 
 
 def test_every_class_of_options_is_compared() -> None:

@@ -1,0 +1,133 @@
+"""A Comparison goes in, one HTML page comes out that opens offline: its tables, and each difference drawn with its interval.
+
+The page runs no script and loads nothing; its policy (CSP) forbids both. Names and notes are foreign text: they are escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import jinja2
+
+from llmrank.evaluation.measures import Measure
+from llmrank.evaluation.report.values import label, scaled
+from llmrank.evaluation.report.visible import visible
+from llmrank.evaluation.statistics import Difference
+
+if TYPE_CHECKING:
+    from llmrank.evaluation.comparison import Comparison, Row
+
+WIDTH = 240
+"""The width of a drawing, in pixels."""
+
+MARGIN = 14
+"""What stays free at either side, so that the figures below the outer ticks have room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One difference as it is drawn: x positions in pixels.
+
+    Attributes:
+        low, high: The interval's ends; None if there is none.
+        mean: The point; None if there is none.
+        side: Where the interval lies: wholly ``higher`` or ``lower`` than 0, or ``unclear``.
+        words: What the drawing says, for who cannot see it.
+    """
+
+    low: float | None
+    high: float | None
+    mean: float | None
+    side: Literal["higher", "lower", "unclear"]
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """The scale that the bars of one table share: from `first` to `last`, with `step` between its ticks."""
+
+    first: float
+    last: float
+    step: float
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        """Where the ticks are, in pixels, and what they say."""
+        count = round((self.last - self.first) / self.step)
+        values = [self.first + place * self.step for place in range(count + 1)]
+        decimals = max(0, -math.floor(math.log10(self.step)))
+        return [(self.at(value), _tick(value, decimals)) for value in values]
+
+    def at(self, value: float) -> float:
+        """The place of a value, in pixels."""
+        return round(MARGIN + (WIDTH - 2 * MARGIN) * (value - self.first) / (self.last - self.first), 2)
+
+
+def page(comparison: Comparison) -> str:
+    """The whole page."""
+    folder = Path(__file__).parent
+    style = (folder / "compare.css").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    sections = []
+    for table in comparison.tables():
+        rows = comparison.of(table.key)
+        axis = _axis(rows)
+        bars = [None if row.difference is None else _bar(row.measure, row.difference, axis) for row in rows]
+        sections.append({"table": table, "axis": axis, "rows": list(zip(table.rows, bars, strict=True))})
+    return environment.get_template("compare.html.jinja").render(
+        comparison=comparison,
+        baseline=visible(comparison.baseline),
+        primary=label(comparison.of(comparison.primary)[0].measure),
+        notes=[visible(note) for note in comparison.notes],
+        sections=sections,
+        style=style,
+        style_digest=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        width=WIDTH,
+    )
+
+
+def _axis(rows: Sequence[Row]) -> Axis:
+    """A scale with 0 and all intervals on it, and with few, round ticks."""
+    values = [0.0]
+    for row in rows:
+        if row.difference is not None:
+            ends = (row.difference.low, row.difference.mean, row.difference.high)
+            values += [scaled(row.measure, end) for end in ends if not math.isnan(end)]
+    span = max(values) - min(values) or 1.0
+    rough = span / 4
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    first, last = math.floor(min(values) / step) * step, math.ceil(max(values) / step) * step
+    return Axis(first, last if last > first else first + step, step)
+
+
+def _bar(measure: Measure, difference: Difference, axis: Axis) -> Bar:
+    def at(value: float) -> float | None:
+        return None if math.isnan(value) else axis.at(scaled(measure, value))
+
+    side: Literal["higher", "lower", "unclear"] = "unclear"
+    if difference.low > 0:
+        side = "higher"
+    elif difference.high < 0:
+        side = "lower"
+    words = {"higher": "The interval lies above 0.", "lower": "The interval lies below 0.", "unclear": "The interval holds 0."}
+    known = not math.isnan(difference.low)
+    text = words[side] if known else "There is no interval."
+    return Bar(at(difference.low), at(difference.high), at(difference.mean), side, text)
+
+
+def _tick(value: float, decimals: int) -> str:
+    text = f"{abs(value):,.{decimals}f}"
+    return text if not text.strip("0.,") else ("+" if value > 0 else "−") + text

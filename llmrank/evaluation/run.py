@@ -1,0 +1,127 @@
+"""A suite and a folder go in; every ranker ranks every case, and results, summary and report come out, in that folder.
+
+A run can be broken off at any moment and started again: it goes on where it was. Results are on disk one by one, and answers
+in the run's own cache, so that no answer is paid for twice but those that were on their way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from llmrank.errors import DatasetError
+from llmrank.evaluation.contenders import templates_of
+from llmrank.evaluation.folder import RunFolder
+from llmrank.evaluation.forecast import Forecast
+from llmrank.evaluation.log import ResultLog
+from llmrank.evaluation.prepare import prepare
+from llmrank.evaluation.session import RunOptions, Session
+from llmrank.evaluation.suite import Suite, load_suite
+from llmrank.prices import Prices
+
+__all__ = ["Evaluation", "RunOptions", "evaluate", "finish"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a run came to.
+
+    Attributes:
+        folder: Where everything is.
+        summary: What `summary.json` holds; None after a dry run.
+        forecasts: By ranker what was still to be done, as it looked before anything was spent; without baselines.
+        planned: How many cases each ranker was to rank.
+        failures: Rankings with status ``error``, of all rankers.
+        usd: What was spent, as far as prices are known, in all sessions of this run.
+        stopped: Why it ended before every ranker had ranked every case; None if they have.
+    """
+
+    folder: RunFolder
+    summary: dict[str, Any] | None
+    forecasts: Mapping[str, Forecast]
+    planned: int
+    failures: int = 0
+    usd: float = 0.0
+    stopped: str | None = None
+
+
+def evaluate(
+    suite: str | Path | Mapping[str, Any] | Suite,
+    out: str | Path,
+    options: RunOptions | None = None,
+    *,
+    dry_run: bool = False,
+    on_start: Callable[[Evaluation], None] | None = None,
+) -> Evaluation:
+    """Runs a suite, or goes on with it.
+
+    Args:
+        suite: A suite file, a dict of the same form, or a Suite.
+        out: The run's folder, new or of the same suite.
+        options: How; see `RunOptions`.
+        dry_run: True freezes the data and forecasts, and asks no model anything.
+        on_start: Told of the forecasts before anything is spent.
+
+    Returns:
+        What came of it. Results, summary and report are in the folder.
+
+    Raises:
+        ConfigError: the suite is wrong, or differs from the one that the folder was made with.
+        DatasetError: its data are wrong; another run is at work in the folder.
+        LLMRankError: no ranker could rank anything (a wrong key, a model that is not there).
+    """
+    options = options or RunOptions()
+    suite = suite if isinstance(suite, Suite) else load_suite(suite)
+    prices = Prices.load(suite.prices)
+    templates = {name: templates_of(config) for name, config in suite.rankers.items()}
+    with _locked(Path(out)):
+        folder, _ = prepare(suite, out, templates)
+        run = Session(suite, folder, options, prices)
+        begun = Evaluation(folder, None, run.forecasts(), run.planned, usd=run.spent())
+        run.check_budget(begun.forecasts)
+        if on_start is not None:
+            on_start(begun)
+        if dry_run:
+            return begun
+        stopped = run.rank_everything()
+        return replace(
+            begun, summary=finish(folder, report=options.report), failures=run.failures, usd=run.spent(), stopped=stopped
+        )
+
+
+def finish(folder: RunFolder, *, report: bool = True) -> dict[str, Any]:
+    """Measures what is there, and writes the summary and, if wanted, the report.
+
+    Raises:
+        DatasetError: there is no run in the folder, or nothing was ranked.
+    """
+    from llmrank.evaluation.report import write_report
+    from llmrank.evaluation.summary import write_summary
+
+    for name in folder.ranker_names:  # a run that was killed while it asked for failures again left them in two places
+        with ResultLog(folder.results_path(name), folder.manifest["cases"]):
+            pass
+    summary = write_summary(folder)
+    if report:
+        write_report(folder)
+    return summary
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Keeps a second process out of the folder."""
+    from filelock import FileLock, Timeout
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with FileLock(out / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise DatasetError("another run is at work there", field="--out", value=str(out), fix="wait for it to end") from error
+    except OSError as error:
+        raise DatasetError(
+            f"cannot be written ({error.strerror})", field="--out", value=str(out), fix="check the path"
+        ) from error

@@ -1,0 +1,350 @@
+"""A prepared run goes in; its rankers rank what is left to rank, and results, shuffles and probes are in its folder."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from llmrank._portal import Portal
+from llmrank.errors import ConfigError, LLMRankError
+from llmrank.evaluation.asking import Answered, Question, RunStoppedError, ask_here, ask_in_batches, ask_on_ray, spender
+from llmrank.evaluation.baselines import Baseline
+from llmrank.evaluation.cases import Case
+from llmrank.evaluation.contenders import build_contender, is_baseline, price_at
+from llmrank.evaluation.folder import RunFolder, write_whole
+from llmrank.evaluation.forecast import Forecast, forecast
+from llmrank.evaluation.log import ResultLog
+from llmrank.evaluation.measures import parse_measure
+from llmrank.evaluation.meter import Meter
+from llmrank.evaluation.pace import Pace, Purse
+from llmrank.evaluation.probe import probe
+from llmrank.evaluation.random_order import random_order_sd
+from llmrank.evaluation.statistics import minimum_detectable_effect, paired_sd
+from llmrank.evaluation.suite import Suite
+from llmrank.prices import Prices
+from llmrank.progress import progress
+from llmrank.ranker import Ranker
+from llmrank.template import Templates
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Engine: TypeAlias = Literal["local", "ray", "openai-batch"]
+
+Ask: TypeAlias = Callable[[Callable[[str], None]], Answered]
+"""Begins to ask; it is given what to say progress to."""
+
+FATAL = frozenset(
+    {
+        "AuthenticationError",
+        "PermissionDeniedError",
+        "ModelNotFoundError",
+        "QuotaError",
+        "SetupError",
+        "ConfigError",
+        "CapabilityError",
+        "ClosedError",
+    }
+)
+"""Errors that are no case's own: every other case would meet them too, so the run stops and they are no results."""
+
+Numbers: TypeAlias = "NDArray[np.intp]"
+
+FORECAST_CASES = 50
+"""How many cases a forecast looks at."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a run is carried out; nothing of this shapes its results.
+
+    Attributes:
+        limit: Only the first so many cases; a later run without it goes on with the others.
+        budget_usd: Stop before more than this is spent, by this and earlier sessions together.
+        retry_errors: Ask again for the cases that failed.
+        engine: ``local`` asks from this process, ``ray`` schedules shards on a Ray cluster, ``openai-batch`` asks by files.
+        workers: For ``ray``: how many shards at once.
+        address: For ``ray``: the cluster's; None for one on this machine.
+        rows: For ``ray``: how many cases a shard has.
+        via: For ``openai-batch``: ``openai`` submits the files, ``files`` leaves that to you.
+        report: Whether to write the report at the end, which takes seconds; `finish` writes it later.
+    """
+
+    limit: int | None = None
+    budget_usd: float | None = None
+    retry_errors: bool = False
+    engine: Engine = "local"
+    workers: int = 2
+    address: str | None = None
+    rows: int = 500
+    via: Literal["openai", "files"] = "openai"
+    report: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "workers", "rows"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError("must be at least 1", field=name, value=value, fix="or leave it out")
+        if self.budget_usd is not None and not self.budget_usd > 0:
+            raise ConfigError("must be above 0", field="budget_usd", value=self.budget_usd, fix="or leave it out")
+
+
+class Session:
+    """One session's work on a run.
+
+    Args:
+        suite: What is asked.
+        folder: The run's, prepared.
+        options: How it is carried out.
+        prices: What models cost.
+    """
+
+    def __init__(self, suite: Suite, folder: RunFolder, options: RunOptions, prices: Prices) -> None:
+        self.suite, self.folder, self.options, self.prices = suite, folder, options, prices
+        self.cases = int(folder.manifest["cases"])
+        self.planned = self.cases if options.limit is None else min(self.cases, options.limit)
+        self.failures = 0
+        self._expected: dict[str, float] = {}
+
+    def spent(self) -> float:
+        """What all sessions spent, in USD."""
+        with self._meter() as meter:
+            return meter.usd
+
+    def forecasts(self) -> dict[str, Forecast]:
+        """What is left to do for each ranker with a model; building each finds mistakes before anything is spent."""
+        effect = self._effect()
+        found = {}
+        for name in self.suite.rankers:
+            contender = self._contender(name, None)
+            try:
+                if isinstance(contender, Ranker):
+                    with self._log(name) as log:
+                        outstanding = log.outstanding(self.planned)
+                    sample = [each.request for each in islice(self._questions(outstanding), FORECAST_CASES)]
+                    batch = self.options.engine == "openai-batch"
+                    each = forecast(contender, sample, len(outstanding), self.prices, batch=batch)
+                    found[name] = replace(each, minimum_detectable_effect=effect)
+                    self._expected[name] = (each.usd or 0.0) / max(1, len(outstanding))
+            finally:
+                contender.close()
+        return found
+
+    def check_budget(self, forecasts: Mapping[str, Forecast]) -> None:
+        """Refuses a budget that cannot be kept."""
+        budget = self.options.budget_usd
+        if budget is None:
+            return
+        for name, each in forecasts.items():
+            if each.usd is None:
+                raise ConfigError(
+                    f"the price of the model of {name!r} is not known, so no budget can be kept",
+                    field="budget_usd",
+                    value=budget,
+                    fix="give it in the suite: prices: {MODEL: {input: USD a million tokens, output: ...}}",
+                )
+        whole = self.spent() + sum(each.usd or 0.0 for each in forecasts.values())
+        if self.options.engine != "local" and whole > budget:
+            raise ConfigError(
+                f"is less than what the run will cost, about {whole:.4f} USD, and {self.options.engine} asks for all at once",
+                field="budget_usd",
+                value=budget,
+                fix="take fewer cases with --limit, or a larger budget",
+            )
+
+    def rank_everything(self) -> str | None:
+        """Lets every ranker rank every case; gives the reason if it cannot be done now."""
+        try:
+            with self._meter() as meter:
+                for name in self.suite.rankers:
+                    with self._log(name) as log:
+                        try:
+                            self._rank_all(name, log, meter, log.outstanding(self.planned))
+                        finally:
+                            self.failures += log.failed
+                self._measure_stability(meter)
+                self._probe(meter)
+        except RunStoppedError as stop:
+            return str(stop)
+        return None
+
+    def _meter(self) -> Meter:
+        return Meter(self.folder.path / "spent.jsonl")
+
+    def _log(self, name: str) -> ResultLog:
+        log = ResultLog(self.folder.results_path(name), self.cases)
+        if self.options.retry_errors:
+            log.forget_failures()
+        return log
+
+    def _contender(self, name: str, meter: Meter | None) -> Ranker | Baseline:
+        return build_contender(
+            name, self.suite.rankers[name], self.folder, seed=self.suite.seed, prices=self.prices, meter=meter
+        )
+
+    def _questions(self, numbers: Numbers) -> Iterator[Question]:
+        """The cases with these numbers, which rise."""
+        wanted = iter(numbers.tolist())
+        following = next(wanted, None)
+        for number, case in enumerate(self.folder.cases()):
+            if following is None:
+                return
+            if number == following:
+                yield Question(number, {}, case.request)
+                following = next(wanted, None)
+
+    def _rank_all(self, name: str, log: ResultLog, meter: Meter, numbers: Numbers) -> None:
+        """Asks for the cases that have no result, with the engine that was chosen."""
+        if not len(numbers):
+            return
+        config, options, trace = self.suite.rankers[name], self.options, self.suite.traces
+        elsewhere = options.engine != "local" and not is_baseline(config)
+        spend = spender(meter, name, lambda model: price_at(config, model, self.prices), batch=options.engine == "openai-batch")
+        if elsewhere and options.engine == "ray":
+            wanted = set(map(int, numbers))
+            places: dict[str, Any] = {"rows": options.rows, "workers": options.workers, "address": options.address}
+            self._collect(
+                f"ranking: {name}",
+                lambda say: ask_on_ray(self.folder, name, config, wanted, trace=trace, spend=spend, **places),
+                log,
+                meter,
+                self.planned,
+            )
+            return
+        contender = self._contender(name, None if elsewhere else meter)
+        purse = Purse(options.budget_usd, meter, self._expected.get(name, 0.0))
+        try:
+
+            def ask(say: Callable[[str], None]) -> Answered:
+                if not (elsewhere and isinstance(contender, Ranker)):
+                    return ask_here(contender, self._questions(numbers), purse, trace=trace)
+                return ask_in_batches(
+                    contender,
+                    lambda: self._questions(numbers),
+                    self.folder.path / "batch" / name,
+                    via=options.via,
+                    trace=trace,
+                    retry_errors=options.retry_errors,
+                    spend=spend,
+                    say=say,
+                )
+
+            # What a baseline says costs nothing to say again: waiting for the disk each time would be most of its work.
+            self._collect(f"ranking: {name}", ask, log, meter, self.planned, sync=not is_baseline(config))
+        finally:
+            contender.close()
+        self._refuse_empty(purse, meter)
+
+    def _collect(self, title: str, ask: Ask, log: ResultLog, meter: Meter, total: int, *, sync: bool = True) -> None:
+        """Asks, and writes down what is answered, as it comes."""
+        with progress(title, "items") as report:
+            pace = Pace(log.done, total, meter, report)
+            with closing(ask(pace.say)) as answered:
+                for before, (number, record) in enumerate(answered):
+                    _refuse_fatal(record["error"], nothing_yet=before == 0)
+                    log.add(number, record, sync=sync)
+                    pace.show(log.done, log.failed)
+
+    def _refuse_empty(self, purse: Purse, meter: Meter) -> None:
+        if purse.empty:
+            raise RunStoppedError(
+                f"the budget of {self.options.budget_usd} USD is used up ({meter.usd:.4f} USD spent); "
+                "run again with a larger one to go on"
+            )
+
+    def _measure_stability(self, meter: Meter) -> None:
+        """Asks again with the candidates of the first cases shuffled; baselines do not look at their order."""
+        options = self.suite.stability
+        for name, config in self.suite.rankers.items():
+            if options is None or is_baseline(config):
+                continue
+            count = min(options.cases, self.planned)
+            with ResultLog(self.folder.stability_path(name), self.cases * options.shuffles, "question") as log:
+                outstanding = log.outstanding(count * options.shuffles)
+                if not len(outstanding):
+                    continue
+                contender = self._contender(name, meter)
+                purse = Purse(self.options.budget_usd, meter, self._expected.get(name, 0.0))
+                try:
+                    questions = self._shuffled(set(map(int, outstanding)), count, options.shuffles)
+                    title, total = f"ranking shuffled candidates: {name}", count * options.shuffles
+                    self._collect(title, lambda say: ask_here(contender, questions, purse, trace=False), log, meter, total)  # noqa: B023
+                finally:
+                    contender.close()
+                self._refuse_empty(purse, meter)
+
+    def _shuffled(self, outstanding: set[int], count: int, shuffles: int) -> Iterator[Question]:
+        for number, case in enumerate(islice(self.folder.cases(), count)):
+            for shuffle in range(1, shuffles + 1):
+                question = number * shuffles + shuffle - 1
+                if question in outstanding and case.candidates is not None:
+                    request = replace(case.request, candidates=_shuffle(case, self.suite.seed, shuffle))
+                    yield Question(question, {"case": number, "shuffle": shuffle}, request)
+
+    def _probe(self, meter: Meter) -> None:
+        """Asks each model what it knows by heart; what it answered is kept in the answer cache, so this may be done again."""
+        options = self.suite.memorization
+        if options is None:
+            return
+        known = self.folder.memorization or {}
+        for name, config in self.suite.rankers.items():
+            if is_baseline(config) or name in known:
+                continue
+            contender = self._contender(name, meter)
+            portal = Portal()
+            try:
+                if isinstance(contender, Ranker):
+                    prompt = config.get("prompt") or {}
+                    known[name] = portal.call(
+                        partial(
+                            probe,
+                            contender.backend,
+                            self.folder.catalog,
+                            self.folder.cases(),
+                            titles=options.titles,
+                            histories=options.histories,
+                            seed=self.suite.seed,
+                            fields=prompt.get("fields", ("title",)),
+                            variables=prompt.get("variables"),
+                            templates=Templates(*prompt.get("directories", ())),
+                        )
+                    )
+            finally:
+                contender.close()
+                portal.finish(_nothing)
+            write_whole(self.folder.path / "memorization.json", [json.dumps(known, indent=1, ensure_ascii=False) + "\n"])
+
+    def _effect(self) -> float | None:
+        """The smallest difference in the primary measure that so many cases are likely to show, if it can be told now."""
+        first = next(self.folder.cases(), None)
+        measure = parse_measure(self.suite.primary)
+        if first is None or first.candidates is None or not first.relevant or measure.about != "relevance":
+            return None
+        sd = paired_sd(random_order_sd(measure, len(first.candidates), min(len(first.relevant), len(first.candidates))))
+        return minimum_detectable_effect(sd, self.planned)
+
+
+async def _nothing() -> None:
+    """The backend is closed by its Ranker."""
+
+
+def _refuse_fatal(error: str | None, *, nothing_yet: bool) -> None:
+    kind = (error or "").partition(":")[0]
+    if kind in FATAL:
+        if nothing_yet:
+            raise LLMRankError(f"no case was ranked: {error}")
+        raise RunStoppedError(f"{error}; run again to go on when it is mended")
+
+
+def _shuffle(case: Case, seed: int, shuffle: int) -> tuple[str, ...]:
+    """The candidates in another order, which depends on the case's user and nothing else."""
+    candidates = list(case.candidates or ())
+    random.Random(f"{seed}:{case.user_id}:{shuffle}").shuffle(candidates)  # noqa: S311  # an order, no secret
+    return tuple(candidates)
