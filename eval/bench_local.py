@@ -19,9 +19,9 @@ from typing import TypeAlias
 from llmrank.assets import fetch_weights
 from llmrank.backends._llama import Llama
 from llmrank.catalog import Catalog
-from llmrank.evaluation import movielens
 from llmrank.evaluation.cases import Case
-from llmrank.evaluation.protocol import ProtocolOptions, make_cases
+from llmrank.evaluation.data import movielens
+from llmrank.evaluation.data.protocol import ProtocolOptions, make_cases
 
 Way: TypeAlias = Callable[[Llama, Sequence[int], Sequence[Sequence[int]]], Sequence[float]]
 

@@ -35,7 +35,7 @@ from llmrank import Ranker, RankRequest
 from llmrank.backends.base import BackendBase
 from llmrank.backends.replay import RecordingBackend
 from llmrank.budget import tiktoken_counter
-from llmrank.evaluation import movielens
+from llmrank.evaluation.data import movielens
 from llmrank.prices import Prices
 from llmrank.protocols import ModelInfo
 from llmrank.scale.engines import RayOptions, rank_shards

@@ -12,7 +12,7 @@ from llmrank.backends.guard import Limits
 from llmrank.catalog import Catalog
 from llmrank.errors import ConfigError, LLMRankError, nearest
 from llmrank.fusion import Fusion
-from llmrank.protocols import Backend, Embedder, Strategy
+from llmrank.protocols import Backend, Embedder
 from llmrank.ranker import Ranker
 from llmrank.retrieval.text import check_fields
 from llmrank.strategies.likelihood import Likelihood, LikelihoodOptions

@@ -30,7 +30,7 @@ def fetch(
     """Fetch a data set: writes items.jsonl and interactions.csv, and prints their paths."""
     if name not in DATASETS:
         raise DatasetError("no such data set", field="name", value=name, fix=nearest(name, DATASETS))
-    from llmrank.evaluation import movielens
+    from llmrank.evaluation.data import movielens
 
     for path in movielens.fetch(out):
         typer.echo(path)

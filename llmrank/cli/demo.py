@@ -48,8 +48,8 @@ def demo(
 
     from llmrank.assets import cache_dir, fetch_weights
     from llmrank.backends.local import LocalOptions
-    from llmrank.evaluation import movielens
-    from llmrank.evaluation.protocol import CandidateOptions, ProtocolOptions, make_cases
+    from llmrank.evaluation.data import movielens
+    from llmrank.evaluation.data.protocol import CandidateOptions, ProtocolOptions, make_cases
     from llmrank.ranker import Ranker
 
     console = Console(highlight=False)
@@ -121,7 +121,7 @@ def _line(item: Item) -> str:
 
 
 def _measures() -> list[Measure]:
-    from llmrank.evaluation.metrics import expected_ndcg_at, hit_rate_at, ndcg_at
+    from llmrank.evaluation.measures.metrics import expected_ndcg_at, hit_rate_at, ndcg_at
 
     hits = [Measure(f"hit@{k}", partial(_at, hit_rate_at, k), k / CANDIDATES) for k in (1, 3, 5)]
     return [Measure("NDCG@10", partial(_at, ndcg_at, 10), expected_ndcg_at(CANDIDATES, 10)), *hits]

@@ -104,7 +104,7 @@ def compare(
     """Compare rankers case by case: differences with intervals."""
     from rich.console import Console
 
-    from llmrank.evaluation.compare import compare as compare_runs
+    from llmrank.evaluation.comparing.compare import compare as compare_runs
     from llmrank.evaluation.folder import RunFolder
 
     comparison = compare_runs([RunFolder(folder) for folder in folders], baseline=baseline, metrics=metric)

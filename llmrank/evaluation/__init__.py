@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llmrank.evaluation.compare import compare
+    from llmrank.evaluation.comparing.compare import compare
     from llmrank.evaluation.folder import RunFolder
-    from llmrank.evaluation.run import Evaluation, RunOptions, evaluate, finish
+    from llmrank.evaluation.run import Evaluation, evaluate, finish
+    from llmrank.evaluation.running.session import RunOptions
     from llmrank.evaluation.suite import Suite, load_suite
 
 __all__ = ["Evaluation", "RunFolder", "RunOptions", "Suite", "compare", "evaluate", "finish", "load_suite"]
@@ -18,9 +19,9 @@ __all__ = ["Evaluation", "RunFolder", "RunOptions", "Suite", "compare", "evaluat
 _PLACES = {
     "Evaluation": "run",
     "RunFolder": "folder",
-    "RunOptions": "run",
+    "RunOptions": "running.session",
     "Suite": "suite",
-    "compare": "compare",
+    "compare": "comparing.compare",
     "evaluate": "run",
     "finish": "run",
     "load_suite": "suite",

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from llmrank.errors import DatasetError, nearest
-from llmrank.evaluation import jsonl
-from llmrank.evaluation.jsonl import Line
+from llmrank.evaluation.data import jsonl
+from llmrank.evaluation.data.jsonl import Line
 from llmrank.types import RankRequest
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from llmrank.errors import DatasetError
-from llmrank.evaluation.contenders import templates_of
 from llmrank.evaluation.folder import RunFolder
-from llmrank.evaluation.forecast import Forecast
-from llmrank.evaluation.log import ResultLog
-from llmrank.evaluation.prepare import prepare
-from llmrank.evaluation.session import RunOptions, Session
+from llmrank.evaluation.running.contenders import templates_of
+from llmrank.evaluation.running.forecast import Forecast
+from llmrank.evaluation.running.log import ResultLog
+from llmrank.evaluation.running.prepare import prepare
+from llmrank.evaluation.running.session import RunOptions, Session
 from llmrank.evaluation.suite import Suite, load_suite
 from llmrank.prices import Prices
 
@@ -98,8 +98,8 @@ def finish(folder: RunFolder, *, report: bool = True) -> dict[str, Any]:
     Raises:
         DatasetError: there is no run in the folder, or nothing was ranked.
     """
+    from llmrank.evaluation.measures.summary import write_summary
     from llmrank.evaluation.report import write_report
-    from llmrank.evaluation.summary import write_summary
 
     for name in folder.ranker_names:  # a run that was killed while it asked for failures again left them in two places
         with ResultLog(folder.results_path(name), folder.manifest["cases"]):

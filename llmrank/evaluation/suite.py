@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from llmrank.config import load_yaml, make
 from llmrank.errors import ConfigError, nearest
-from llmrank.evaluation.measures import parse_measure
-from llmrank.evaluation.protocol import CandidateOptions, ProtocolOptions
+from llmrank.evaluation.data.protocol import CandidateOptions, ProtocolOptions
+from llmrank.evaluation.measures.measure import parse_measure
 
 DATASETS = ("ml-100k",)
 """The names that `dataset` takes: what `llmrank data fetch` fetches."""

@@ -12,8 +12,8 @@ from llmrank.cache import AnswerCache
 from llmrank.catalog import Catalog
 from llmrank.config import build_strategy
 from llmrank.evaluation.cases import Case
-from llmrank.evaluation.forecast import forecast
-from llmrank.evaluation.probe import probe
+from llmrank.evaluation.probing.probe import probe
+from llmrank.evaluation.running.forecast import forecast
 from llmrank.prices import Prices
 from llmrank.ranker import Ranker
 from llmrank.types import Item

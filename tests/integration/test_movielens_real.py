@@ -8,9 +8,9 @@ import json
 import pytest
 
 from llmrank.assets import cache_dir
-from llmrank.evaluation import movielens
-from llmrank.evaluation.datasets import load_interactions, load_items
-from llmrank.evaluation.protocol import ProtocolOptions, make_cases
+from llmrank.evaluation.data import movielens
+from llmrank.evaluation.data.datasets import load_interactions, load_items
+from llmrank.evaluation.data.protocol import ProtocolOptions, make_cases
 
 pytestmark = pytest.mark.local
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from llmrank.evaluation.measures.summary import write_summary
 from llmrank.evaluation.report import write_report
-from llmrank.evaluation.summary import write_summary
 from tests.unit.sample_run import SCRIPT, write_sample_run
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

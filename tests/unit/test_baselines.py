@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from llmrank import config
 from llmrank.catalog import Catalog
 from llmrank.errors import ConfigError, UnknownItemError
-from llmrank.evaluation.baselines import MOST_RANKED, NAMES, Baseline, EmbeddingBaseline, build_baseline
 from llmrank.evaluation.folder import Popularity
+from llmrank.evaluation.running.baselines import MOST_RANKED, NAMES, Baseline, EmbeddingBaseline, build_baseline
 from llmrank.protocols import Embedder
 from llmrank.retrieval.prefilter import Prefilter, PrefilterOptions
 from llmrank.types import Item, Ranking, RankRequest, Usage
@@ -42,7 +42,7 @@ def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(section: Any) -> Embedder:
         return BagEmbedder()
 
-    monkeypatch.setattr("llmrank.evaluation.baselines.build_embedder", build)
+    monkeypatch.setattr("llmrank.evaluation.running.baselines.build_embedder", build)
 
 
 def baseline(name: str, *, catalog: Catalog = CATALOG, seed: int = 0, **options: Any) -> Baseline:
@@ -212,6 +212,6 @@ def test_a_mistake_in_the_section_is_named(section: dict[str, Any], field: str, 
 
 def test_the_embedder_of_the_section_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own section goes to `build_embedder`, whose errors pass."""
-    monkeypatch.setattr("llmrank.evaluation.baselines.build_embedder", config.build_embedder)
+    monkeypatch.setattr("llmrank.evaluation.running.baselines.build_embedder", config.build_embedder)
     with pytest.raises(ConfigError, match="wordlama"):
         baseline("embedding", embedder={"kind": "wordlama"})

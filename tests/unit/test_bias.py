@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from llmrank.errors import DatasetError, ServerError
-from llmrank.evaluation.bias import PositionBias, Stability, kendall_tau, position_bins
 from llmrank.evaluation.cases import Case
-from llmrank.evaluation.estimate import Estimator
-from llmrank.evaluation.outcomes import Outcome
+from llmrank.evaluation.measures.bias import PositionBias, Stability, kendall_tau, position_bins
+from llmrank.evaluation.measures.estimate import Estimator
+from llmrank.evaluation.measures.outcomes import Outcome
 from llmrank.evaluation.records import full_record
 from llmrank.types import Ranking
 from tests.unit.small_run import ranking

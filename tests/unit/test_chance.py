@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmrank.evaluation.beyond import Known
 from llmrank.evaluation.cases import Case
-from llmrank.evaluation.chance import chance, expected_value
-from llmrank.evaluation.measures import FAMILIES, Measure, parse_measure
+from llmrank.evaluation.measures.beyond import Known
+from llmrank.evaluation.measures.chance import chance, expected_value
+from llmrank.evaluation.measures.measure import FAMILIES, Measure, parse_measure
 
 RELEVANCE = sorted(name for name, family in FAMILIES.items() if family.about == "relevance")
 

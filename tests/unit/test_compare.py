@@ -18,11 +18,11 @@ import pytest
 
 from llmrank.errors import ConfigError, DatasetError
 from llmrank.evaluation.cases import Case, write_cases
-from llmrank.evaluation.compare import compare
-from llmrank.evaluation.comparison import Comparison
+from llmrank.evaluation.comparing.compare import compare
+from llmrank.evaluation.comparing.comparison import Comparison
 from llmrank.evaluation.folder import RunFolder
-from llmrank.evaluation.metrics import ndcg_at
-from llmrank.evaluation.statistics import paired_differences
+from llmrank.evaluation.measures.metrics import ndcg_at
+from llmrank.evaluation.measures.statistics import paired_differences
 
 Orders = Callable[[int, Case], Sequence[str] | None]
 """Gives a ranker's order of a case; None where it has no result."""

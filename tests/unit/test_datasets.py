@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmrank.errors import CatalogError, DatasetError
-from llmrank.evaluation.datasets import load_interactions, load_items
+from llmrank.evaluation.data.datasets import load_interactions, load_items
 from llmrank.types import Item
 
 ATOMIC = (

@@ -20,9 +20,9 @@ from llmrank.backends.replay import ReplayOptions
 from llmrank.backends.vllm import VLLMOptions
 from llmrank.backends.vllm_inprocess import VLLMInProcessOptions
 from llmrank.errors import LLMRankError
-from llmrank.evaluation.baselines import NAMES
-from llmrank.evaluation.measures import FAMILIES
-from llmrank.evaluation.protocol import CandidateOptions, ProtocolOptions
+from llmrank.evaluation.data.protocol import CandidateOptions, ProtocolOptions
+from llmrank.evaluation.measures.measure import FAMILIES
+from llmrank.evaluation.running.baselines import NAMES
 from llmrank.evaluation.suite import MemorizationOptions, StabilityOptions, Suite
 from llmrank.fusion import PARTS, Fusion
 from llmrank.retrieval.openai import OpenAIEmbedderOptions

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from llmrank.evaluation.cases import read_cases
-from llmrank.evaluation.datasets import load_interactions, load_items
-from llmrank.evaluation.protocol import CandidateOptions, ProtocolOptions, make_cases
+from llmrank.evaluation.data.datasets import load_interactions, load_items
+from llmrank.evaluation.data.protocol import CandidateOptions, ProtocolOptions, make_cases
 
 SCRIPT = Path(__file__).parents[2] / "eval" / "fetch_games.py"
 RETRIEVERS = ("random", "pop", "bm25", "bert", "bpr", "gru4rec", "sasrec")

@@ -15,7 +15,7 @@ from llmrank.budget import TiktokenCounter
 from llmrank.catalog import Catalog
 from llmrank.config import build_strategy
 from llmrank.evaluation.cases import Case
-from llmrank.evaluation.forecast import FREE_TOKENS, SAMPLE, Forecast, forecast
+from llmrank.evaluation.running.forecast import FREE_TOKENS, SAMPLE, Forecast, forecast
 from llmrank.prices import VARIABLE, Prices
 from llmrank.protocols import ModelInfo
 from llmrank.ranker import Ranker

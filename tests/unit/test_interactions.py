@@ -21,8 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrank.errors import DatasetError
-from llmrank.evaluation import interaction_files
-from llmrank.evaluation.interactions import Interaction, Interactions
+from llmrank.evaluation.data import interaction_files
+from llmrank.evaluation.data.interactions import Interaction, Interactions
 
 ROWS = [Interaction("u", "i1", 5.0, 4.0), Interaction("ü", "i2", 1_000_000_006.5), Interaction("u", "i2", -7.0, 0.5)]
 TABLE = [("u", "i1", "5", "4"), ("ü", "i2", "1000000006.5", ""), ("u", "i2", "-7", "0.5")]

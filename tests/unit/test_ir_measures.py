@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ir_measures import AP, RR, P, R, Success, nDCG
 
-from llmrank.evaluation.beyond import Known
 from llmrank.evaluation.cases import Case
-from llmrank.evaluation.measures import Measure, parse_measure
+from llmrank.evaluation.measures.beyond import Known
+from llmrank.evaluation.measures.measure import Measure, parse_measure
 
 CUTS = (1, 2, 3, 5, 10, 20, 100)
 PAIRS = {

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from llmrank import Catalog, Item
 from llmrank.errors import ConfigError, DatasetError
-from llmrank.evaluation.beyond import Coverage, Gini, ItemVectors, Known, PopularityLift, diversity
 from llmrank.evaluation.cases import Case
 from llmrank.evaluation.folder import Popularity
-from llmrank.evaluation.measures import FAMILIES, Measure, check_measures, parse_measure
+from llmrank.evaluation.measures.beyond import Coverage, Gini, ItemVectors, Known, PopularityLift, diversity
+from llmrank.evaluation.measures.measure import FAMILIES, Measure, check_measures, parse_measure
 from llmrank.retrieval.text import item_text
 from llmrank.retrieval.vectors import Progress, Rows, Vectors, normalise
 from tests.unit.bag_embedder import BagEmbedder

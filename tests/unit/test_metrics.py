@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrank.evaluation.metrics import expected_ndcg_at, hit_rate_at, map_at, mrr_at, ndcg_at, precision_at, recall_at
+from llmrank.evaluation.measures.metrics import expected_ndcg_at, hit_rate_at, map_at, mrr_at, ndcg_at, precision_at, recall_at
 
 RANKING = ["a", "b", "c", "d", "e"]
 

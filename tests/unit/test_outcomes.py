@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from llmrank.errors import ConfigError, DatasetError, RequestError, ServerError
 from llmrank.evaluation.cases import Case
 from llmrank.evaluation.folder import Popularity, RunFolder
-from llmrank.evaluation.measures import parse_measure
-from llmrank.evaluation.outcomes import known_of, measures_of, per_case
+from llmrank.evaluation.measures.measure import parse_measure
+from llmrank.evaluation.measures.outcomes import known_of, measures_of, per_case
 from llmrank.types import Ranking, Status
 from tests.unit.bag_embedder import BagEmbedder
 from tests.unit.small_run import ranking, write_run

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from llmrank.catalog import Catalog
 from llmrank.errors import BackendError, ConfigError, SetupError, UnreachableError
 from llmrank.evaluation.cases import Case
-from llmrank.evaluation.probe import probe
-from llmrank.evaluation.probe_judge import match
-from llmrank.evaluation.probe_material import MIN_WORDS, OTHERS, draw_histories, draw_titles, normal
+from llmrank.evaluation.probing.judge import match
+from llmrank.evaluation.probing.material import MIN_WORDS, OTHERS, draw_histories, draw_titles, normal
+from llmrank.evaluation.probing.probe import probe
 from llmrank.template import Templates
 from llmrank.types import Completion, Item, Prompt, Usage
 from tests.unit.scripted import ScriptedBackend

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrank.evaluation.proportions import rate_difference, wilson
+from llmrank.evaluation.measures.proportions import rate_difference, wilson
 
 RATES = st.integers(1, 500).flatmap(lambda of: st.tuples(st.integers(0, of), st.just(of)))
 

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from llmrank.catalog import Catalog
 from llmrank.config import make
 from llmrank.errors import ConfigError, DatasetError, UnknownItemError
-from llmrank.evaluation.candidates import Question, Sampled
 from llmrank.evaluation.cases import Case
-from llmrank.evaluation.interactions import Interaction, Interactions
-from llmrank.evaluation.protocol import CandidateOptions, ProtocolOptions, Split, make_cases
-from llmrank.evaluation.timelines import popularity
+from llmrank.evaluation.data.candidates import Question, Sampled
+from llmrank.evaluation.data.interactions import Interaction, Interactions
+from llmrank.evaluation.data.protocol import CandidateOptions, ProtocolOptions, Split, make_cases
+from llmrank.evaluation.data.timelines import popularity
 from llmrank.types import Item
 from tests.unit.bag_embedder import BagEmbedder
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from llmrank.errors import ConfigError
-from llmrank.evaluation.metrics import expected_ndcg_at, hit_rate_at, map_at, mrr_at, ndcg_at, precision_at, recall_at
-from llmrank.evaluation.random_order import random_order, random_order_sd
-from llmrank.evaluation.statistics import minimum_detectable_effect, paired_sd
+from llmrank.evaluation.measures.metrics import expected_ndcg_at, hit_rate_at, map_at, mrr_at, ndcg_at, precision_at, recall_at
+from llmrank.evaluation.measures.random_order import random_order, random_order_sd
+from llmrank.evaluation.measures.statistics import minimum_detectable_effect, paired_sd
 
 MEASURES: dict[str, Callable[..., float]] = {
     "ndcg": ndcg_at,

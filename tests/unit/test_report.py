@@ -19,10 +19,10 @@ from syrupy.assertion import SnapshotAssertion
 
 from llmrank.errors import DatasetError
 from llmrank.evaluation.folder import RunFolder
+from llmrank.evaluation.measures.summary import summarize, write_summary
 from llmrank.evaluation.report import write_report
 from llmrank.evaluation.report.overview import Overview
 from llmrank.evaluation.report.plots import all_figures
-from llmrank.evaluation.summary import summarize, write_summary
 from tests.unit.sample_run import NASTY_TITLES, SCRIPT, write_sample_run
 
 ALLOWED_TAGS = frozenset(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrank.evaluation.cases import Case
-from llmrank.evaluation.outcomes import Outcome
+from llmrank.evaluation.measures.outcomes import Outcome
 from llmrank.evaluation.report.extremes import KEPT, Extremes
 from llmrank.evaluation.report.numbers import bin_label, dollars, fixed, joined, ordinal, percent, share, significant
 from llmrank.evaluation.report.plots.cost_axis import CostAxis

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from llmrank.errors import DatasetError
 from llmrank.evaluation.folder import read_lines
-from llmrank.evaluation.log import ResultLog
+from llmrank.evaluation.running.log import ResultLog
 
 
 def result(status: str = "ok", **others: object) -> dict[str, object]:
@@ -116,7 +116,7 @@ def test_kill_9_between_results_loses_none(tmp_path: Path) -> None:
     """A process that kills itself after three results leaves exactly these three."""
     path = tmp_path / "x.jsonl"
     program = (
-        "import os, signal, sys; from pathlib import Path; from llmrank.evaluation.log import ResultLog\n"
+        "import os, signal, sys; from pathlib import Path; from llmrank.evaluation.running.log import ResultLog\n"
         "log = ResultLog(Path(sys.argv[1]), 9)\n"
         "[log.add(number, {'status': 'ok'}) for number in range(3)]\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmrank.errors import ConfigError, InputError
-from llmrank.evaluation import statistics
-from llmrank.evaluation.statistics import (
+from llmrank.evaluation.measures import statistics
+from llmrank.evaluation.measures.statistics import (
     bootstrap_means,
     holm,
     minimum_detectable_effect,

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from llmrank.errors import ConfigError, RateLimitError, ServerError
-from llmrank.evaluation import summary as module
 from llmrank.evaluation.cases import Case
 from llmrank.evaluation.folder import Popularity, RunFolder
-from llmrank.evaluation.outcomes import per_case
-from llmrank.evaluation.statistics import bootstrap_means
-from llmrank.evaluation.summary import summarize, write_summary
+from llmrank.evaluation.measures import summary as module
+from llmrank.evaluation.measures.outcomes import per_case
+from llmrank.evaluation.measures.statistics import bootstrap_means
+from llmrank.evaluation.measures.summary import summarize, write_summary
 from llmrank.types import Cut, Usage
 from tests.unit.bag_embedder import BagEmbedder
 from tests.unit.small_run import ranking, write_run

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from llmrank.errors import SetupError
 from llmrank.evaluation.folder import RunFolder, whole_file, write_whole
-from llmrank.evaluation.outcomes import measures_of, per_case
+from llmrank.evaluation.measures.outcomes import measures_of, per_case
 from llmrank.evaluation.report.csv_files import cases_header, cases_line, metrics_csv
 from llmrank.evaluation.report.extremes import Extremes
 from llmrank.evaluation.report.markdown import markdown

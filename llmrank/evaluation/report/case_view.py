@@ -9,8 +9,8 @@ from typing import Any
 from markupsafe import escape
 
 from llmrank.catalog import Catalog
-from llmrank.evaluation.measures import Measure
-from llmrank.evaluation.outcomes import Outcome
+from llmrank.evaluation.measures.measure import Measure
+from llmrank.evaluation.measures.outcomes import Outcome
 from llmrank.evaluation.report.numbers import count, joined, ordinal, significant
 from llmrank.evaluation.report.values import label, unit, value_text
 from llmrank.evaluation.report.visible import shortened, visible

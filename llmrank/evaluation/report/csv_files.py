@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from llmrank.evaluation.measures import Measure
-from llmrank.evaluation.outcomes import Outcome
+from llmrank.evaluation.measures.measure import Measure
+from llmrank.evaluation.measures.outcomes import Outcome
 from llmrank.evaluation.report.overview import Overview
 
 _USAGE = ("prompt_tokens", "cached_tokens", "completion_tokens", "calls", "retries")

@@ -6,7 +6,7 @@ import heapq
 import math
 from typing import TypeAlias
 
-from llmrank.evaluation.outcomes import Outcome
+from llmrank.evaluation.measures.outcomes import Outcome
 
 KEPT = 10
 """How many of each a report shows."""

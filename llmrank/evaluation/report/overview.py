@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmrank.evaluation.measures import Measure, parse_measure
+from llmrank.evaluation.measures.measure import Measure, parse_measure
 from llmrank.evaluation.report.numbers import joined, percent
 from llmrank.evaluation.report.values import interval_text, known_interval, label, unit, value_text
 from llmrank.evaluation.report.visible import visible

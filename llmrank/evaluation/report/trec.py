@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import quote
 
 from llmrank.evaluation.cases import Case
-from llmrank.evaluation.outcomes import Outcome
+from llmrank.evaluation.measures.outcomes import Outcome
 
 README = """\
 TREC files of an evaluation run

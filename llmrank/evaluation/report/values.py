@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmrank.evaluation.measures import Measure
+from llmrank.evaluation.measures.measure import Measure
 from llmrank.evaluation.report.numbers import fixed, percent, significant
 
 _WRITTEN = {"ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "hit": "Hit rate"}

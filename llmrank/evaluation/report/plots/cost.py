@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from llmrank.evaluation.measures import Measure, parse_measure
+from llmrank.evaluation.measures.measure import Measure, parse_measure
 from llmrank.evaluation.report.numbers import dollars, joined, significant
 from llmrank.evaluation.report.overview import Overview
 from llmrank.evaluation.report.parts import Figure, Panel

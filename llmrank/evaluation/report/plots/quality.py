@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmrank.evaluation.measures import Measure
+from llmrank.evaluation.measures.measure import Measure
 from llmrank.evaluation.report.overview import Overview
 from llmrank.evaluation.report.parts import Figure, Panel
 from llmrank.evaluation.report.plots import style

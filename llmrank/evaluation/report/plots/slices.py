@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmrank.evaluation.measures import Measure, parse_measure
+from llmrank.evaluation.measures.measure import Measure, parse_measure
 from llmrank.evaluation.report.numbers import bin_label
 from llmrank.evaluation.report.overview import Overview
 from llmrank.evaluation.report.parts import Figure, Panel

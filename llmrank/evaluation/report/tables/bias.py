@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from llmrank.evaluation.measures import parse_measure
+from llmrank.evaluation.measures.measure import parse_measure
 from llmrank.evaluation.report.numbers import MISSING, bin_label, count, fixed, percent
 from llmrank.evaluation.report.overview import Overview
 from llmrank.evaluation.report.parts import Cell, Row, Table

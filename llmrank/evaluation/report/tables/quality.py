@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from llmrank.evaluation.measures import Measure
+from llmrank.evaluation.measures.measure import Measure
 from llmrank.evaluation.report.numbers import MISSING
 from llmrank.evaluation.report.overview import Overview
 from llmrank.evaluation.report.parts import Cell, Row, Table

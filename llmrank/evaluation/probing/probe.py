@@ -28,8 +28,8 @@ from llmrank.budget import Budget
 from llmrank.catalog import Catalog
 from llmrank.errors import BackendError
 from llmrank.evaluation.cases import Case
-from llmrank.evaluation.probe_judge import Method, judge_history, judge_title, summarize
-from llmrank.evaluation.probe_material import (
+from llmrank.evaluation.probing.judge import Method, judge_history, judge_title, summarize
+from llmrank.evaluation.probing.material import (
     SHOWN_HISTORY,
     AskedHistory,
     HalvedTitle,

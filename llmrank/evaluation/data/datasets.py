@@ -7,9 +7,9 @@ from pathlib import Path
 
 from llmrank.catalog import Catalog
 from llmrank.errors import DatasetError
-from llmrank.evaluation import jsonl, movielens
-from llmrank.evaluation.interaction_files import ending, find_in, open_text, separated
-from llmrank.evaluation.interactions import Interactions
+from llmrank.evaluation.data import jsonl, movielens
+from llmrank.evaluation.data.interaction_files import ending, find_in, open_text, separated
+from llmrank.evaluation.data.interactions import Interactions
 from llmrank.types import Item
 
 _TYPES = ("token", "token_seq", "float", "float_seq")

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from llmrank.errors import ConfigError, nearest
-from llmrank.evaluation import beyond
-from llmrank.evaluation.beyond import Known, RunTally
 from llmrank.evaluation.cases import Case
-from llmrank.evaluation.metrics import hit_rate_at, map_at, mrr_at, ndcg_at, precision_at, recall_at
+from llmrank.evaluation.measures import beyond
+from llmrank.evaluation.measures.beyond import Known, RunTally
+from llmrank.evaluation.measures.metrics import hit_rate_at, map_at, mrr_at, ndcg_at, precision_at, recall_at
 
 About: TypeAlias = Literal["relevance", "list", "run"]
 Need: TypeAlias = Literal["interactions", "embedder"]

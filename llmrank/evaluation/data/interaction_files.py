@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmrank.errors import DatasetError, SetupError
-from llmrank.evaluation import jsonl
+from llmrank.evaluation.data import jsonl
 
 FORMATS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".inter")
 MOVIELENS = ("u.data", "ratings.dat", "ratings.csv")

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmrank.errors import ConfigError
-from llmrank.evaluation.estimate import number
 from llmrank.evaluation.folder import write_whole
-from llmrank.evaluation.measures import Measure
+from llmrank.evaluation.measures.estimate import number
+from llmrank.evaluation.measures.measure import Measure
+from llmrank.evaluation.measures.statistics import Difference
 from llmrank.evaluation.report.markdown import escaped
 from llmrank.evaluation.report.numbers import MISSING, count, joined
 from llmrank.evaluation.report.parts import Cell, Table
@@ -20,7 +21,6 @@ from llmrank.evaluation.report.parts import Row as TableRow
 from llmrank.evaluation.report.terminal import terminal_table
 from llmrank.evaluation.report.values import heading, label, value_text
 from llmrank.evaluation.report.visible import visible
-from llmrank.evaluation.statistics import Difference
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -207,7 +207,7 @@ class Comparison:
 
     def html(self) -> str:
         """One page that opens offline: the tables, with every difference and its interval drawn."""
-        from llmrank.evaluation.comparison_page import page  # Jinja takes time to import
+        from llmrank.evaluation.comparing.page import page  # Jinja takes time to import
 
         return page(self)
 

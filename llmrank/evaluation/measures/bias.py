@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from llmrank.errors import DatasetError
-from llmrank.evaluation.estimate import Codes, Estimator, Values, number
-from llmrank.evaluation.outcomes import FAILED, Outcome
+from llmrank.evaluation.measures.estimate import Codes, Estimator, Values, number
+from llmrank.evaluation.measures.outcomes import FAILED, Outcome
 
 OVERLAP_AT = 10
 """The number of first places in which two orders of one case are compared, where the primary measure names none."""

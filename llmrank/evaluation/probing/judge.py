@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from llmrank.errors import BackendError
-from llmrank.evaluation.probe_material import OTHERS, AskedHistory, HalvedTitle, normal
-from llmrank.evaluation.proportions import rate_difference, wilson
+from llmrank.evaluation.measures.proportions import rate_difference, wilson
+from llmrank.evaluation.probing.material import OTHERS, AskedHistory, HalvedTitle, normal
 from llmrank.sanitize import clean_answer
 from llmrank.types import Completion
 

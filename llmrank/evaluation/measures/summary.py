@@ -16,15 +16,15 @@ from typing import Any, get_args
 import numpy as np
 
 from llmrank.config import build_embedder
-from llmrank.evaluation.beyond import Known
-from llmrank.evaluation.bias import PositionBias, Stability
-from llmrank.evaluation.chance import chance
-from llmrank.evaluation.contenders import backend_kind
-from llmrank.evaluation.estimate import Estimator, number
 from llmrank.evaluation.folder import RunFolder, write_whole
-from llmrank.evaluation.measures import Measure, check_measures, parse_measure
-from llmrank.evaluation.outcomes import known_of, measures_of, per_case
-from llmrank.evaluation.totals import Answers, Cost, Counts, Users
+from llmrank.evaluation.measures.beyond import Known
+from llmrank.evaluation.measures.bias import PositionBias, Stability
+from llmrank.evaluation.measures.chance import chance
+from llmrank.evaluation.measures.estimate import Estimator, number
+from llmrank.evaluation.measures.measure import Measure, check_measures, parse_measure
+from llmrank.evaluation.measures.outcomes import known_of, measures_of, per_case
+from llmrank.evaluation.measures.totals import Answers, Cost, Counts, Users
+from llmrank.evaluation.running.contenders import backend_kind
 from llmrank.prices import Prices
 from llmrank.protocols import Embedder
 from llmrank.retrieval.text import well_formed

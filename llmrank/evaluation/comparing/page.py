@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Literal
 
 import jinja2
 
-from llmrank.evaluation.measures import Measure
+from llmrank.evaluation.measures.measure import Measure
+from llmrank.evaluation.measures.statistics import Difference
 from llmrank.evaluation.report.values import label, scaled
 from llmrank.evaluation.report.visible import visible
-from llmrank.evaluation.statistics import Difference
 
 if TYPE_CHECKING:
-    from llmrank.evaluation.comparison import Comparison, Row
+    from llmrank.evaluation.comparing.comparison import Comparison, Row
 
 WIDTH = 240
 """The width of a drawing, in pixels."""

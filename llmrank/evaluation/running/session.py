@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from llmrank._portal import Portal
 from llmrank.errors import ConfigError, LLMRankError
-from llmrank.evaluation.asking import Answered, Question, RunStoppedError, ask_here, ask_in_batches, ask_on_ray, spender
-from llmrank.evaluation.baselines import Baseline
 from llmrank.evaluation.cases import Case
-from llmrank.evaluation.contenders import build_contender, is_baseline, price_at
 from llmrank.evaluation.folder import RunFolder, write_whole
-from llmrank.evaluation.forecast import Forecast, forecast
-from llmrank.evaluation.log import ResultLog
-from llmrank.evaluation.measures import parse_measure
-from llmrank.evaluation.meter import Meter
-from llmrank.evaluation.pace import Pace, Purse
-from llmrank.evaluation.probe import probe
-from llmrank.evaluation.random_order import random_order_sd
-from llmrank.evaluation.statistics import minimum_detectable_effect, paired_sd
+from llmrank.evaluation.measures.measure import parse_measure
+from llmrank.evaluation.measures.random_order import random_order_sd
+from llmrank.evaluation.measures.statistics import minimum_detectable_effect, paired_sd
+from llmrank.evaluation.probing.probe import probe
+from llmrank.evaluation.running.asking import Answered, Question, RunStoppedError, ask_here, ask_in_batches, ask_on_ray, spender
+from llmrank.evaluation.running.baselines import Baseline
+from llmrank.evaluation.running.contenders import build_contender, is_baseline, price_at
+from llmrank.evaluation.running.forecast import Forecast, forecast
+from llmrank.evaluation.running.log import ResultLog
+from llmrank.evaluation.running.meter import Meter
+from llmrank.evaluation.running.pace import Pace, Purse
 from llmrank.evaluation.suite import Suite
 from llmrank.prices import Prices
 from llmrank.progress import progress

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmrank.errors import DatasetError
-from llmrank.evaluation.beyond import ItemVectors, Known
 from llmrank.evaluation.cases import Case
 from llmrank.evaluation.folder import RunFolder
-from llmrank.evaluation.measures import Measure, check_measures, parse_measure
+from llmrank.evaluation.measures.beyond import ItemVectors, Known
+from llmrank.evaluation.measures.measure import Measure, check_measures, parse_measure
 from llmrank.protocols import Embedder
 
 FAILED = frozenset({"fallback", "error"})

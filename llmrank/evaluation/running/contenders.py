@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from llmrank.catalog import Catalog
 from llmrank.config import build_ranker, build_strategy, load_config
-from llmrank.evaluation.baselines import Baseline, build_baseline
 from llmrank.evaluation.folder import RunFolder
-from llmrank.evaluation.meter import Meter, MeteredBackend
+from llmrank.evaluation.running.baselines import Baseline, build_baseline
+from llmrank.evaluation.running.meter import Meter, MeteredBackend
 from llmrank.prices import Price, Prices
 from llmrank.ranker import Ranker
 from llmrank.types import Ranking, RankRequest, Usage

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from llmrank.errors import AnswersPendingError
-from llmrank.evaluation.contenders import Contender
+from llmrank.errors import AnswersPendingError, LLMRankError
 from llmrank.evaluation.folder import RunFolder
-from llmrank.evaluation.meter import Meter
-from llmrank.evaluation.pace import Purse
 from llmrank.evaluation.records import full_record
+from llmrank.evaluation.running.contenders import Contender
+from llmrank.evaluation.running.meter import Meter
+from llmrank.evaluation.running.pace import Purse
 from llmrank.prices import Price
 from llmrank.ranker import Ranker
 from llmrank.types import RankRequest, Usage
@@ -158,16 +158,23 @@ def ask_on_ray(
         keep="trace" if trace else "record",
         redo="errors",
     )
+    answered = False
     with closing(reports):  # type: ignore[type-var]  # it is a generator
-        for report in reports:
-            if report.error is not None:
-                raise report.error
-            for number, record in enumerate(read_records(report.target)):
-                case = int(record.pop("case"))
-                if number == 0:
-                    spend(record["model"], report.spent)
-                if case in wanted:
-                    yield case, record
+        try:
+            for report in reports:
+                if report.error is not None:
+                    raise report.error
+                for number, record in enumerate(read_records(report.target)):
+                    case = int(record.pop("case"))
+                    if number == 0:
+                        spend(record["model"], report.spent)
+                    if case in wanted:
+                        answered = True
+                        yield case, record
+        except LLMRankError as error:  # what no other shard would be spared; the shards that are whole stay
+            if not answered:
+                raise
+            raise RunStoppedError(f"{type(error).__name__}: {error}; run again to go on when it is mended") from error
 
 
 def spender(meter: Meter, name: str, price_of: Callable[[str], Price | None], *, batch: bool) -> Callable[[str, Usage], None]:

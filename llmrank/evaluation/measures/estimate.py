@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from llmrank.evaluation.statistics import bootstrap_means
+from llmrank.evaluation.measures.statistics import bootstrap_means
 
 Values: TypeAlias = NDArray[np.float64]
 Codes: TypeAlias = NDArray[np.int64]

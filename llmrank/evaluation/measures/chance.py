@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from llmrank.evaluation.beyond import Known
 from llmrank.evaluation.cases import Case
-from llmrank.evaluation.measures import Measure
-from llmrank.evaluation.random_order import random_order
+from llmrank.evaluation.measures.beyond import Known
+from llmrank.evaluation.measures.measure import Measure
+from llmrank.evaluation.measures.random_order import random_order
 
 
 def expected_value(measure: Measure, candidates: int, found: int, relevant: int) -> float:

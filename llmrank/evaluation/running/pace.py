@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from llmrank.evaluation.meter import Meter
+from llmrank.evaluation.running.meter import Meter
 from llmrank.progress import Report
 
 

@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from llmrank.evaluation.estimate import Codes, number
-from llmrank.evaluation.outcomes import Outcome
+from llmrank.evaluation.measures.estimate import Codes, number
+from llmrank.evaluation.measures.outcomes import Outcome
 from llmrank.types import Usage
 
 Cost: TypeAlias = Callable[[str, Mapping[str, Any], bool], float | None]

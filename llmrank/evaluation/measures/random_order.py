@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from llmrank.errors import ConfigError
-from llmrank.evaluation.measures import Measure, parse_measure
+from llmrank.evaluation.measures.measure import Measure, parse_measure
 
 Gain: TypeAlias = Callable[[int, int], float]
 """What a hit at a place (from 1) adds after so many hits before it."""

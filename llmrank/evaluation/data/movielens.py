@@ -20,10 +20,10 @@ from pathlib import Path
 from llmrank.assets import WheelFile, cache_dir, fetch_url, fetch_wheel_files
 from llmrank.catalog import Catalog
 from llmrank.errors import DatasetError, SetupError
-from llmrank.evaluation import jsonl
+from llmrank.evaluation.data import jsonl
+from llmrank.evaluation.data.interaction_files import open_text, separated
+from llmrank.evaluation.data.interactions import Interactions
 from llmrank.evaluation.folder import write_whole
-from llmrank.evaluation.interaction_files import open_text, separated
-from llmrank.evaluation.interactions import Interactions
 from llmrank.types import Item
 
 URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from llmrank.errors import ConfigError, DatasetError, nearest
 from llmrank.evaluation.cases import Case
-from llmrank.evaluation.comparison import Comparison, Row
+from llmrank.evaluation.comparing.comparison import Comparison, Row
 from llmrank.evaluation.folder import RunFolder
-from llmrank.evaluation.measures import Measure, parse_measure
-from llmrank.evaluation.outcomes import measures_of, per_case
-from llmrank.evaluation.statistics import Difference, holm, minimum_detectable_effect, paired_differences
+from llmrank.evaluation.measures.measure import Measure, parse_measure
+from llmrank.evaluation.measures.outcomes import measures_of, per_case
+from llmrank.evaluation.measures.statistics import Difference, holm, minimum_detectable_effect, paired_differences
 
 Keys: TypeAlias = NDArray[np.bytes_]
 

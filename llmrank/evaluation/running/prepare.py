@@ -22,11 +22,11 @@ from llmrank.catalog import Catalog
 from llmrank.config import build_embedder
 from llmrank.errors import ConfigError, DatasetError, shorten
 from llmrank.evaluation.cases import json_line, write_cases
-from llmrank.evaluation.datasets import load_items
+from llmrank.evaluation.data.datasets import load_items
+from llmrank.evaluation.data.interactions import Interactions
+from llmrank.evaluation.data.protocol import make_cases
 from llmrank.evaluation.folder import RunFolder, write_whole
-from llmrank.evaluation.interactions import Interactions
-from llmrank.evaluation.measures import check_measures
-from llmrank.evaluation.protocol import make_cases
+from llmrank.evaluation.measures.measure import check_measures
 from llmrank.evaluation.suite import Suite
 
 FORMAT = 1
@@ -104,7 +104,7 @@ def versions() -> dict[str, str]:
 def _sources(suite: Suite) -> dict[str, Path]:
     """The files that a suite names; a data set is fetched."""
     if suite.dataset is not None:
-        from llmrank.evaluation import movielens
+        from llmrank.evaluation.data import movielens
 
         items, interactions = movielens.fetch()
         sources = {"items": items, "interactions": interactions}

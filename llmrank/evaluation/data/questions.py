@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from llmrank.catalog import Catalog
 from llmrank.errors import DatasetError
-from llmrank.evaluation import jsonl
-from llmrank.evaluation.candidates import Question
 from llmrank.evaluation.cases import Case, make_case
+from llmrank.evaluation.data import jsonl
+from llmrank.evaluation.data.candidates import Question
+from llmrank.evaluation.data.interactions import Interactions
+from llmrank.evaluation.data.timelines import Cutting, Timelines, popularity, survey
 from llmrank.evaluation.folder import Popularity
-from llmrank.evaluation.interactions import Interactions
-from llmrank.evaluation.timelines import Cutting, Timelines, popularity, survey
 
 
 class Questions(Protocol):

@@ -1,0 +1,1 @@
+"""Comparisons: runs over the same cases go in, differences with intervals come out."""

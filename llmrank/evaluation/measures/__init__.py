@@ -1,0 +1,1 @@
+"""Measures: rankings and cases go in, numbers with intervals come out."""
