@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from llmrank.errors import AnswersPendingError, LLMRankError
 from llmrank.evaluation.folder import RunFolder
@@ -69,7 +69,8 @@ def ask_in_batches(
     questions: Callable[[], Iterator[Question]],
     folder: Path,
     *,
-    via: str,
+    via: Literal["openai", "files"],
+    poll_s: float,
     trace: bool,
     retry_errors: bool,
     spend: Callable[[str, Usage], None],
@@ -82,6 +83,7 @@ def ask_in_batches(
         questions: Gives the same questions each time it is called.
         folder: Where the batch keeps its state.
         via: ``openai`` or ``files``.
+        poll_s: Seconds between two looks at a batch, at first.
         trace: Keeps prompts and raw answers.
         retry_errors: Asks again what got an error.
         spend: Told of each answer's model and usage, once.
@@ -92,7 +94,7 @@ def ask_in_batches(
     """
     from llmrank.scale.batch import BatchOptions, batch_rank
 
-    options = BatchOptions(via="files" if via == "files" else "openai", retry_errors=retry_errors)
+    options = BatchOptions(via=via, poll_s=poll_s, retry_errors=retry_errors)
     rankings = batch_rank(
         ranker,
         lambda: (question.request for question in questions()),

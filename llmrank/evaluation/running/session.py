@@ -74,6 +74,7 @@ class RunOptions:
         address: For ``ray``: the cluster's; None for one on this machine.
         rows: For ``ray``: how many cases a shard has.
         via: For ``openai-batch``: ``openai`` submits the files, ``files`` leaves that to you.
+        poll_s: For ``openai-batch``: seconds between two looks at a batch, at first; the pauses grow.
         report: Whether to write the report at the end, which takes seconds; `finish` writes it later.
     """
 
@@ -85,6 +86,7 @@ class RunOptions:
     address: str | None = None
     rows: int = 500
     via: Literal["openai", "files"] = "openai"
+    poll_s: float = 15.0
     report: bool = True
 
     def __post_init__(self) -> None:
@@ -230,6 +232,7 @@ class Session:
                     lambda: self._questions(numbers),
                     self.folder.path / "batch" / name,
                     via=options.via,
+                    poll_s=options.poll_s,
                     trace=trace,
                     retry_errors=options.retry_errors,
                     spend=spend,
