@@ -8,6 +8,7 @@ candidates, each under its retriever's name.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,7 @@ def read_requests(path: str | Path, *, top_k: int | None = None, name: str | Non
 
 
 def write_cases(path: str | Path, cases: Iterable[Case]) -> None:
-    """Writes a case file; it appears under its name only when it is whole."""
+    """Writes a case file; it appears under its name only when it is whole and on disk."""
     path = Path(path)
     part = path.with_name(f".{path.name}.part")
     with part.open("w", encoding="utf-8") as file:
@@ -112,6 +113,8 @@ def write_cases(path: str | Path, cases: Iterable[Case]) -> None:
             if case.query is not None:
                 record["query"] = case.query
             file.write(json_line(record))
+        file.flush()
+        os.fsync(file.fileno())
     part.replace(path)
 
 

@@ -132,6 +132,17 @@ def test_a_forecast_is_of_what_is_left(tmp_path: Path, data: Path, backwards: Pi
     assert evaluate(suite(data, backwards.url), tmp_path / "run", dry_run=True).forecasts["model"].calls == 3
 
 
+def test_a_forecast_counts_shuffles(tmp_path: Path, data: Path, backwards: PickyServer) -> None:
+    """What `stability` asks is part of the forecast, and of what is left after an interruption."""
+    asked = suite(data, backwards.url, stability={"cases": 3, "shuffles": 2})
+    forecast = evaluate(asked, tmp_path / "run", dry_run=True).forecasts["model"]
+    assert forecast.calls == 12 + 6
+    assert any("6 of the requests" in each for each in forecast.assumptions)
+    evaluate(asked, tmp_path / "run")
+    assert len(backwards.bodies) == 18
+    assert evaluate(asked, tmp_path / "run", dry_run=True).forecasts["model"].calls == 0
+
+
 def test_a_budget_is_kept_and_a_larger_one_goes_on(tmp_path: Path, data: Path, backwards: PickyServer) -> None:
     """No more is spent than the budget allows; what was ranked is summarised, and the run goes on where it was."""
     done = evaluate(suite(data, backwards.url), tmp_path / "run", RunOptions(budget_usd=4.5 * USD))

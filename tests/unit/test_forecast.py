@@ -270,7 +270,7 @@ def test_lines_are_for_people() -> None:
         "310,400 (± 2,101) prompt tokens, 24,000 answer tokens",
         "1.50 USD (± 0.04)",
         "about 2.0 hours",
-        "likely to show differences from 0.031 on",
+        "a difference of 0.031 in the primary measure is likely to be seen (80 %, at the level of 5 %)",
         "assumed: tokens are counted by hand",
     ]
 

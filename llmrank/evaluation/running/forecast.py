@@ -82,7 +82,8 @@ class Forecast:
             found.append(f"{_money(self.usd)} USD" + (f" (± {_money(2 * error)})" if error else ""))
         found.append("time unknown before the first answers" if self.seconds is None else f"about {_duration(self.seconds)}")
         if self.minimum_detectable_effect is not None:
-            found.append(f"likely to show differences from {self.minimum_detectable_effect:.3f} on")
+            effect = f"{self.minimum_detectable_effect:.3f}"
+            found.append(f"a difference of {effect} in the primary measure is likely to be seen (80 %, at the level of 5 %)")
         return [*found, *(f"assumed: {each}" for each in self.assumptions)]
 
     def _with_error(self, name: str) -> str:

@@ -11,6 +11,8 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+import numpy as np
+
 from llmrank._portal import Portal
 from llmrank.errors import ConfigError, LLMRankError
 from llmrank.evaluation.cases import Case
@@ -26,14 +28,13 @@ from llmrank.evaluation.running.forecast import Forecast, forecast
 from llmrank.evaluation.running.log import ResultLog
 from llmrank.evaluation.running.meter import Meter
 from llmrank.evaluation.running.pace import Pace, Purse
-from llmrank.evaluation.suite import Suite
+from llmrank.evaluation.suite import StabilityOptions, Suite
 from llmrank.prices import Prices
 from llmrank.progress import progress
 from llmrank.ranker import Ranker
 from llmrank.template import Templates
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 Engine: TypeAlias = Literal["local", "ray", "openai-batch"]
@@ -129,15 +130,42 @@ class Session:
             try:
                 if isinstance(contender, Ranker):
                     with self._log(name) as log:
-                        outstanding = log.outstanding(self.planned)
-                    sample = [each.request for each in islice(self._questions(outstanding), FORECAST_CASES)]
+                        left = log.outstanding(self.planned)
+                    shuffled = self._shuffles_left(name)
+                    # Where nothing but shuffles is left, they are like the first cases.
+                    numbers = left if len(left) else np.arange(min(FORECAST_CASES, self.planned))
+                    sample = [each.request for each in islice(self._questions(numbers), FORECAST_CASES)]
                     batch = self.options.engine == "openai-batch"
-                    each = forecast(contender, sample, len(outstanding), self.prices, batch=batch)
-                    found[name] = replace(each, minimum_detectable_effect=effect)
-                    self._expected[name] = (each.usd or 0.0) / max(1, len(outstanding))
+                    each = forecast(contender, sample, len(left) + shuffled, self.prices, batch=batch)
+                    assumptions = (*each.assumptions, *self._uncounted(name, shuffled))
+                    found[name] = replace(each, minimum_detectable_effect=effect, assumptions=assumptions)
+                    self._expected[name] = (each.usd or 0.0) / max(1, len(left) + shuffled)
             finally:
                 contender.close()
         return found
+
+    def _shuffles_left(self, name: str) -> int:
+        """How often `stability` still asks for a ranker's first cases."""
+        options = self.suite.stability
+        if options is None:
+            return 0
+        with self._shuffle_log(name, options) as log:
+            return len(log.outstanding(min(options.cases, self.planned) * options.shuffles))
+
+    def _shuffle_log(self, name: str, options: StabilityOptions) -> ResultLog:
+        log = ResultLog(self.folder.stability_path(name), self.cases * options.shuffles, "question")
+        if self.options.retry_errors:
+            log.forget_failures()
+        return log
+
+    def _uncounted(self, name: str, shuffled: int) -> Iterator[str]:
+        """What else a forecast should say."""
+        if shuffled:
+            yield f"{shuffled} of the requests are for shuffled candidates (stability)"
+        options = self.suite.memorization
+        if options is not None and name not in (self.folder.memorization or {}):
+            prompts = 2 * (options.titles + options.histories)
+            yield f"the memorisation probe comes beside this: up to {prompts} prompts, a few lines each"
 
     def check_budget(self, forecasts: Mapping[str, Forecast]) -> None:
         """Refuses a budget that cannot be kept."""
@@ -269,7 +297,7 @@ class Session:
             if options is None or is_baseline(config):
                 continue
             count = min(options.cases, self.planned)
-            with ResultLog(self.folder.stability_path(name), self.cases * options.shuffles, "question") as log:
+            with self._shuffle_log(name, options) as log:
                 outstanding = log.outstanding(count * options.shuffles)
                 if not len(outstanding):
                     continue
