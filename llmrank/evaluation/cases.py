@@ -102,20 +102,23 @@ def write_cases(path: str | Path, cases: Iterable[Case]) -> None:
     """Writes a case file; it appears under its name only when it is whole and on disk."""
     path = Path(path)
     part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        for case in cases:
-            record: dict[str, Any] = {
-                "user_id": case.user_id,
-                "history": case.history,
-                "candidates": case.candidates,
-                "relevant": case.relevant,
-            }
-            if case.query is not None:
-                record["query"] = case.query
-            file.write(json_line(record))
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            for case in cases:
+                record: dict[str, Any] = {
+                    "user_id": case.user_id,
+                    "history": case.history,
+                    "candidates": case.candidates,
+                    "relevant": case.relevant,
+                }
+                if case.query is not None:
+                    record["query"] = case.query
+                file.write(json_line(record))
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def json_line(record: Mapping[str, Any], encoding: str = "utf-8") -> str:
