@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llmrank.errors import DatasetError
+from llmrank.errors import DatasetError, LLMRankError
 from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.running.contenders import templates_of
 from llmrank.evaluation.running.forecast import Forecast
 from llmrank.evaluation.running.log import ResultLog
-from llmrank.evaluation.running.prepare import prepare
+from llmrank.evaluation.running.prepare import Given, prepare
 from llmrank.evaluation.running.session import RunOptions, Session
 from llmrank.evaluation.suite import Suite, load_suite
 from llmrank.prices import Prices
@@ -37,6 +37,7 @@ class Evaluation:
         failures: Rankings with status ``error``, of all rankers.
         usd: What was spent, as far as prices are known, in all sessions of this run.
         stopped: Why it ended before every ranker had ranked every case; None if they have.
+        changes: What changed in the suite since the run began that does not touch its results, a sentence each.
     """
 
     folder: RunFolder
@@ -46,6 +47,7 @@ class Evaluation:
     failures: int = 0
     usd: float = 0.0
     stopped: str | None = None
+    changes: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -55,6 +57,8 @@ def evaluate(
     *,
     dry_run: bool = False,
     on_start: Callable[[Evaluation], None] | None = None,
+    items: Any = None,
+    interactions: Any = None,
 ) -> Evaluation:
     """Runs a suite, or goes on with it.
 
@@ -64,6 +68,8 @@ def evaluate(
         options: How; see `RunOptions`.
         dry_run: True freezes the data and forecasts, and asks no model anything.
         on_start: Told of the forecasts before anything is spent.
+        items: A Catalog or a data frame, in place of the suite's `items`.
+        interactions: Interactions or a data frame, in place of the suite's `interactions`.
 
     Returns:
         What came of it. Results, summary and report are in the folder.
@@ -78,17 +84,19 @@ def evaluate(
     prices = Prices.load(suite.prices)
     templates = {name: templates_of(config) for name, config in suite.rankers.items()}
     with _locked(Path(out)):
-        folder, _ = prepare(suite, out, templates)
+        folder, changes = prepare(suite, out, templates, Given.of(items, interactions))
         run = Session(suite, folder, options, prices)
-        begun = Evaluation(folder, None, run.forecasts(), run.planned, usd=run.spent())
+        begun = Evaluation(folder, None, run.forecasts(), run.planned, usd=run.spent(), changes=changes)
         run.check_budget(begun.forecasts)
         if on_start is not None:
             on_start(begun)
         if dry_run:
             return begun
         stopped = run.rank_everything()
+        if run.in_vain:
+            raise LLMRankError(f"no case was ranked: {stopped}")
         return replace(
-            begun, summary=finish(folder, report=options.report), failures=run.failures, usd=run.spent(), stopped=stopped
+            begun, summary=_finish(folder, report=options.report), failures=run.failures, usd=run.spent(), stopped=stopped
         )
 
 
@@ -96,8 +104,14 @@ def finish(folder: RunFolder, *, report: bool = True) -> dict[str, Any]:
     """Measures what is there, and writes the summary and, if wanted, the report.
 
     Raises:
-        DatasetError: there is no run in the folder, or nothing was ranked.
+        DatasetError: there is no run in the folder; one is at work there, or the folder cannot be written.
     """
+    _ = folder.manifest  # or a folder that is mistyped would be made
+    with _locked(folder.path):
+        return _finish(folder, report=report)
+
+
+def _finish(folder: RunFolder, *, report: bool) -> dict[str, Any]:
     from llmrank.evaluation.measures.summary import write_summary
     from llmrank.evaluation.report import write_report
 

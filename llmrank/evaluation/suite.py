@@ -117,6 +117,10 @@ class Suite:
         if len({name.casefold() for name in self.rankers}) < len(self.rankers):
             raise ConfigError("two names differ in case only", field="rankers", value=list(self.rankers), fix="rename one")
         self._check_sources()
+        if self.stability is not None and self.protocol.source == "full":
+            raise ConfigError(
+                "needs lists of candidates to shuffle", field="stability", fix="leave it out, or choose other candidates"
+            )
         if not self.metrics:
             raise ConfigError("names no measure", field="metrics", fix="write [ndcg@10]")
         names = tuple(dict.fromkeys(parse_measure(name).name for name in self.metrics))
@@ -139,10 +143,6 @@ class Suite:
                     )
             if self.dataset not in DATASETS:
                 raise ConfigError("no such data set", field="dataset", value=self.dataset, fix=nearest(self.dataset, DATASETS))
-        elif self.items is None:
-            raise ConfigError("is missing", field="items", fix="name the item file")
-        elif self.cases is None and self.interactions is None:
-            raise ConfigError("is missing", field="cases", fix="name a case file, or `interactions` and a `protocol`")
 
     def as_dict(self) -> dict[str, Any]:
         """The suite as JSON values: what the manifest keeps."""

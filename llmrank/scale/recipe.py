@@ -91,7 +91,7 @@ def make_recipe(
     else:
         templates = getattr(ranker.strategy, "templates", {})  # a strategy of one's own need not have any
     digests = {
-        "config": _json_digest({"sections": _shaping(config), "templates": dict(templates), "keep": keep, "top_k": top_k}),
+        "config": _json_digest({"sections": shaping(config), "templates": dict(templates), "keep": keep, "top_k": top_k}),
         "catalog": _catalog_digest(catalog),
     }
     return Recipe(config, catalog, keep, top_k, digests)
@@ -119,7 +119,7 @@ def _catalog_digest(catalog: Catalog | str) -> str | None:
     return digest.hexdigest()
 
 
-def _shaping(config: Mapping[str, Any]) -> dict[str, Any]:
+def shaping(config: Mapping[str, Any]) -> dict[str, Any]:
     """The sections that shape a ranking; null and left out are the same."""
     sections = {name: value for name, value in config.items() if name not in _NOT_SHAPING and value is not None}
     if isinstance(backend := sections.get("backend"), Mapping):

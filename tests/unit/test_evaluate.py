@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,8 +16,8 @@ from llmrank.errors import ConfigError, DatasetError, LLMRankError
 from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.run import Evaluation, RunOptions, finish
 from llmrank.evaluation.run import evaluate as evaluate_and_report
-from tests.servers.picky import PickyServer, Reply, Request, openai_error
-from tests.unit.small_suite import KEY, KEY_ENV, USD, server, suite, write_data
+from tests.servers.picky import PickyServer, Reply, Request, completion, openai_error
+from tests.unit.small_suite import KEY, KEY_ENV, USD, labels, server, suite, write_data
 
 
 @pytest.fixture(autouse=True)
@@ -254,7 +255,7 @@ def test_an_account_that_runs_dry_stops_the_run(tmp_path: Path, data: Path) -> N
     ("change", "message"),
     [
         ({"seed": 1}, "`seed` changed"),
-        ({"protocol": {"split": "given", "users": 5}}, "`protocol` changed"),
+        ({"protocol": {"split": "given", "users": 5}}, "`protocol.users` changed"),
         ({"stability": {"cases": 2}}, "`stability` changed"),
         ({"traces": False}, "`traces` changed"),
     ],
@@ -364,3 +365,160 @@ def test_a_folder_without_a_run_is_one_clear_error(tmp_path: Path) -> None:
     """Neither a missing folder nor an empty one is a traceback."""
     with pytest.raises(DatasetError, match="no manifest"):
         finish(RunFolder(tmp_path / "none"))
+
+
+def test_a_dropped_ranker_does_not_come_back_as_another(tmp_path: Path, data: Path, backwards: PickyServer) -> None:
+    """A ranker that was left out for a while keeps its results: changed it is refused, as it was it goes on."""
+    asked = suite(data, backwards.url)
+    evaluate(asked, tmp_path / "run")
+    without = {**asked, "rankers": {"popularity": {"baseline": "popularity"}}}
+    done = evaluate(without, tmp_path / "run")
+    assert list((done.summary or {})["rankers"]) == ["popularity"]
+    assert "ranker 'model' is no longer asked for" in done.changes
+    other = copy.deepcopy(asked)
+    other["rankers"]["model"]["backend"]["model"] = "picky-2"
+    with pytest.raises(ConfigError, match=r"'model' \(config\.backend\.model\) changed"):
+        evaluate(other, tmp_path / "run")
+    assert evaluate(asked, tmp_path / "run").stopped is None
+    assert len(backwards.bodies) == 12
+
+
+def test_what_shapes_no_answer_may_change(tmp_path: Path, data: Path, backwards: PickyServer) -> None:
+    """After rate limits one wants fewer prompts at once, or more patience: that is the same ranker."""
+    asked = suite(data, backwards.url)
+    evaluate(asked, tmp_path / "run", RunOptions(limit=4))
+    asked["rankers"]["model"]["backend"]["max_concurrency"] = 1
+    asked["rankers"]["model"]["limits"] = {"max_attempts": 3}
+    assert evaluate(asked, tmp_path / "run").stopped is None
+    assert len(backwards.bodies) == 12
+
+
+def test_until_something_is_ranked_a_suite_may_change(tmp_path: Path, data: Path, backwards: PickyServer) -> None:
+    """A mistake, or a dry run, binds nobody: the mended suite begins the run anew in the same folder."""
+    asked = suite(data, backwards.url)
+    wrong = {**asked, "rankers": {"popularity": {"baseline": "populrity"}}}
+    with pytest.raises(ConfigError, match="did you mean 'popularity'"):
+        evaluate(wrong, tmp_path / "run")
+    evaluate({**asked, "seed": 5}, tmp_path / "run", dry_run=True)
+    done = evaluate({**asked, "protocol": {"split": "given", "users": 5}}, tmp_path / "run")
+    assert done.planned == 5
+    assert done.folder.manifest["seed"] == 0
+
+
+def test_headers_and_credentials_are_not_written_down(tmp_path: Path, data: Path, backwards: PickyServer) -> None:
+    """The manifest and the report have digests of them, so that a change is seen and the secret is not."""
+    asked = suite(data, backwards.url.replace("http://", "http://me:pa55word@"))
+    asked["rankers"]["model"]["backend"]["headers"] = {"x-api-key": "hunter2secret"}
+    evaluate_and_report(asked, tmp_path / "run", RunOptions(limit=2))
+    for path in (tmp_path / "run").rglob("*"):
+        if path.is_file():
+            assert b"hunter2secret" not in path.read_bytes(), path
+            assert b"pa55word" not in path.read_bytes(), path
+    asked["rankers"]["model"]["backend"]["headers"] = {"x-api-key": "another"}
+    with pytest.raises(ConfigError, match=r"config\.backend\.headers\.x-api-key"):
+        evaluate(asked, tmp_path / "run")
+
+
+def test_frozen_data_that_were_edited_are_refused(tmp_path: Path, data: Path, backwards: PickyServer) -> None:
+    """Results would be of other cases than those that are there."""
+    evaluate(suite(data, backwards.url), tmp_path / "run", RunOptions(limit=2))
+    cases = tmp_path / "run" / "data" / "cases.jsonl"
+    cases.write_text(cases.read_text(encoding="utf-8").replace('"u3"', '"u333"'), encoding="utf-8")
+    with pytest.raises(DatasetError, match="not what was frozen"):
+        evaluate(suite(data, backwards.url), tmp_path / "run")
+
+
+def test_results_without_a_manifest_are_refused(tmp_path: Path, data: Path, backwards: PickyServer) -> None:
+    """Nobody knows what they are of."""
+    evaluate(suite(data, backwards.url), tmp_path / "run", RunOptions(limit=2))
+    (tmp_path / "run" / "manifest.json").unlink()
+    with pytest.raises(DatasetError, match="without a manifest"):
+        evaluate(suite(data, backwards.url), tmp_path / "run")
+
+
+def test_one_rankers_trouble_is_not_the_others(tmp_path: Path, data: Path) -> None:
+    """A model that is not there stops its ranker; the others are asked, and summarised."""
+
+    def only_one(request: Request) -> Reply | None:
+        if request.body.get("model") == "gone":
+            return openai_error("The model `gone` does not exist", code="model_not_found", status=404)
+        return None
+
+    with server(only_one) as running:
+        asked = suite(data, running.url)
+        gone = copy.deepcopy(asked["rankers"]["model"])
+        gone["backend"]["model"] = "gone"
+        asked["rankers"] = {"gone": gone, **asked["rankers"]}
+        done = evaluate(asked, tmp_path / "run")
+    assert done.stopped is not None
+    assert done.stopped.startswith("gone: ModelNotFoundError")
+    assert done.summary is not None
+    assert done.summary["rankers"]["model"]["cases"] == 12
+    assert done.summary["rankers"]["gone"]["cases"] == 0
+
+
+def test_a_budget_holds_under_another_name_of_the_model(tmp_path: Path, data: Path) -> None:
+    """A gateway may answer with a name of its own: it costs what the configured model does, and the budget is kept."""
+
+    def renamed(request: Request) -> Reply | None:
+        order = " > ".join(f"[{label}]" for label in reversed(labels(request))) if "messages" in request.body else ""
+        usage = {"prompt_tokens": 110, "completion_tokens": 20}
+        return Reply(completion(order, usage=usage, model="vendor/picky-1-latest")) if order else None
+
+    with server(renamed) as running:
+        done = evaluate(suite(data, running.url), tmp_path / "run", RunOptions(budget_usd=4.5 * USD))
+        assert 1 <= len(running.bodies) <= 4
+    assert done.stopped is not None
+    assert done.usd == pytest.approx(len(running.bodies) * USD)
+    assert done.summary is not None
+    assert done.summary["rankers"]["model"]["usage"]["usd"] == pytest.approx(len(running.bodies) * USD)
+
+
+def test_the_probe_is_forecast_and_kept_within_the_budget(tmp_path: Path, data: Path, backwards: PickyServer) -> None:
+    """What the memorisation probe asks counts: it is not begun if it may cost more than is left."""
+    asked = suite(data, backwards.url, memorization={"titles": 4, "histories": 0})
+    whole = evaluate(asked, tmp_path / "run", dry_run=True).forecasts["model"]
+    assert whole.calls == 12 + 4
+    assert any("memorisation probe" in each for each in whole.assumptions)
+    done = evaluate(asked, tmp_path / "run", RunOptions(budget_usd=20 * USD))
+    assert done.stopped is not None
+    assert len(backwards.bodies) == 12
+    assert done.summary is not None
+    assert done.summary["rankers"]["model"]["cases"] == 12
+    assert done.summary["memorization"] is None
+    again = evaluate(asked, tmp_path / "run")
+    assert again.stopped is None
+    assert again.folder.memorization is not None
+
+
+def test_a_torn_line_of_what_was_spent_is_cut_off(tmp_path: Path, data: Path, backwards: PickyServer) -> None:
+    """A power cut may leave half a line in spent.jsonl, too: the run goes on."""
+    evaluate(suite(data, backwards.url), tmp_path / "run", RunOptions(limit=4))
+    spent = tmp_path / "run" / "spent.jsonl"
+    spent.write_bytes(spent.read_bytes()[:-20])
+    done = evaluate(suite(data, backwards.url), tmp_path / "run")
+    assert done.stopped is None
+    assert done.usd == pytest.approx(11 * USD)
+
+
+def test_data_frames_are_evaluated(tmp_path: Path, data: Path, backwards: PickyServer) -> None:
+    """From Python, items and interactions may be data frames; a changed frame is refused like a changed file."""
+    pyarrow = pytest.importorskip("pyarrow", reason="pip install 'llmrank[data]'")
+    items = pyarrow.table({"id": [f"i{n}" for n in range(30)], "title": [f"Film {n}" for n in range(30)]})
+    rows = [(f"u{user}", f"i{(user + step) % 30}", 100 * user + step) for user in range(8) for step in range(3)]
+    log = pyarrow.table({name: [row[at] for row in rows] for at, name in enumerate(("user_id", "item_id", "timestamp"))})
+    asked = suite(data, backwards.url)
+    for name in ("items", "cases", "interactions"):
+        del asked[name]
+    asked["protocol"] = {"candidates": {"n": 5}}
+    options = RunOptions(report=False)
+    done = evaluate_and_report(asked, tmp_path / "run", options, items=items, interactions=log)
+    assert done.planned == 8
+    assert done.stopped is None
+    assert evaluate_and_report(asked, tmp_path / "run", options, items=items, interactions=log).summary == done.summary
+    with pytest.raises(ConfigError, match="`interactions` changed"):
+        evaluate_and_report(asked, tmp_path / "run", options, items=items, interactions=log.slice(1))
+    with pytest.raises(ConfigError, match="items: is missing"):
+        evaluate_and_report(asked, tmp_path / "other", options, interactions=log)
+    with pytest.raises(ConfigError, match="given twice"):
+        evaluate_and_report(suite(data, backwards.url), tmp_path / "other", options, items=items)

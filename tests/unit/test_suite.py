@@ -32,14 +32,14 @@ def test_a_file_is_read_with_paths_relative_to_it(tmp_path: Path, monkeypatch: p
     path = tmp_path / "suite.yaml"
     path.write_text(
         "items: items.jsonl\ninteractions: ${GAMES}/log.csv\nrankers: {small: small.yaml}\n"
-        "protocol: {split: temporal, cut: 0.9, candidates: {source: full}}\nstability: {cases: 3}\n",
+        "protocol: {split: temporal, cut: 0.9, candidates: {n: 7}}\nstability: {cases: 3}\n",
         encoding="utf-8",
     )
     suite = load_suite(path)
     assert suite.items == str(tmp_path / "items.jsonl")
     assert suite.interactions == "/data/games/log.csv"
     assert suite.rankers == {"small": {"backend": {"kind": "local"}}}
-    assert (suite.protocol.split, suite.protocol.cut, suite.protocol.candidates.source) == ("temporal", 0.9, "full")
+    assert (suite.protocol.split, suite.protocol.cut, suite.protocol.candidates.n) == ("temporal", 0.9, 7)
     assert suite.stability is not None
     assert (suite.stability.cases, suite.stability.shuffles) == (3, 2)
 
@@ -54,8 +54,10 @@ def test_a_suite_is_json() -> None:
     ("change", "message"),
     [
         ({"itmes": "x"}, "itmes: unknown key; did you mean 'items'"),
-        ({"items": None}, "items: is missing"),
-        ({"cases": None}, "cases: is missing"),
+        (
+            {"protocol": {"split": "given", "candidates": {"source": "full"}}, "stability": {"cases": 2}},
+            "stability: needs lists",
+        ),
         ({"rankers": {}}, "rankers: names no ranker"),
         ({"rankers": None}, "rankers: is missing"),
         ({"rankers": {"a/b": {"baseline": "random"}}}, "becomes a file's"),

@@ -78,13 +78,30 @@ def build_contender(
 
 
 def price_at(config: Mapping[str, Any], model: str, prices: Prices) -> Price | None:
-    """What a model costs with the backend that a configuration names; None if that is not known."""
-    return prices.at_backend(backend_kind(config), model)
+    """What a model costs with the backend that a configuration names; None if that is not known.
+
+    A gateway may call the model otherwise than it was asked for: a name without a price costs what the configured one does.
+    """
+    kind, section = backend_kind(config), _asked_backend(config)
+    return prices.at_backend(kind, model) or prices.at_backend(kind, str(section.get("model", "")))
 
 
 def backend_kind(config: Mapping[str, Any]) -> str:
     """The kind of the backend that is asked in the end: of a recording, the one that is recorded. Empty for baselines."""
-    section = config.get("backend") or {}
+    return str(_asked_backend(config).get("kind", ""))
+
+
+def model_of(config: Mapping[str, Any]) -> str | None:
+    """The model that a configuration names, or that its backend takes by default; None for baselines."""
+    from llmrank.backends.local import LocalOptions
+
+    section = _asked_backend(config)
+    found = section.get("model", LocalOptions().model if section.get("kind") == "local" else None)
+    return None if found is None else str(found)
+
+
+def _asked_backend(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    section: Mapping[str, Any] = config.get("backend") or {}
     while section.get("record"):
         section = section["record"]
-    return str(section.get("kind", ""))
+    return section

@@ -39,7 +39,7 @@ class ResultLog:
         self.path, self._key = path, key
         self._state: NDArray[np.uint8] = np.zeros(total, np.uint8)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _cut_torn_line(path)
+        cut_torn_line(path)
         for number, record in enumerate(read_lines(path), start=1):
             place = record.get(key)
             if not isinstance(place, int) or not 0 <= place < total or "status" not in record:
@@ -94,7 +94,8 @@ class ResultLog:
         self.close()
 
 
-def _cut_torn_line(path: Path) -> None:
+def cut_torn_line(path: Path) -> None:
+    """Cuts off what stands behind the last whole line, if anything; the file need not be there."""
     with suppress(FileNotFoundError), path.open("r+b") as file:
         end = file.seek(0, os.SEEK_END)
         whole = end

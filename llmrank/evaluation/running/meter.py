@@ -12,6 +12,7 @@ from llmrank.backends.wrapper import Ask, BackendWrapper
 from llmrank.evaluation.cases import json_line
 from llmrank.evaluation.folder import read_lines
 from llmrank.evaluation.records import usage_record
+from llmrank.evaluation.running.log import cut_torn_line
 from llmrank.protocols import Backend
 from llmrank.types import Completion, Prompt, Usage
 
@@ -29,6 +30,7 @@ class Meter:
         self._lock = threading.Lock()
         self.usd = 0.0
         self.unpriced = 0
+        cut_torn_line(path)
         for line in read_lines(path):
             self._count(line.get("usd"))
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
+from llmrank.backends.wrapper import Ask, BackendWrapper
 from llmrank.evaluation.running.meter import Meter
 from llmrank.progress import Report
+from llmrank.protocols import Backend
+from llmrank.types import Completion, Prompt
 
 
 class Purse:
@@ -30,8 +34,29 @@ class Purse:
         if self._budget is None:
             return True
         each = max(self._expected, (self._meter.usd - self._before) / max(1, self.answered))
-        self.empty = self._meter.usd + (under_way + 1) * each > self._budget
+        # What has no price would be spent unseen.
+        self.empty = self._meter.usd + (under_way + 1) * each > self._budget or self._meter.unpriced > 0
         return not self.empty
+
+
+class WatchedBackend(BackendWrapper):
+    """Tells how many prompts were answered.
+
+    Args:
+        inner: Answers them.
+        watch: Told the number after each.
+    """
+
+    def __init__(self, inner: Backend, watch: Callable[[int], None]) -> None:
+        super().__init__(inner)
+        self._watch, self._done = watch, 0
+
+    async def around(self, prompt: Prompt, ask: Ask) -> Completion:
+        """Asks, and counts."""
+        answer = await ask(prompt)
+        self._done += 1
+        self._watch(self._done)
+        return answer
 
 
 class Pace:

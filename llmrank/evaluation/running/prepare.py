@@ -10,8 +10,10 @@ import hashlib
 import importlib.util
 import json
 import platform
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -21,13 +23,16 @@ from llmrank import __version__
 from llmrank.catalog import Catalog
 from llmrank.config import build_embedder
 from llmrank.errors import ConfigError, DatasetError, shorten
-from llmrank.evaluation.cases import json_line, write_cases
+from llmrank.evaluation.cases import Case, json_line, write_cases
 from llmrank.evaluation.data.datasets import load_items
 from llmrank.evaluation.data.interactions import Interactions
 from llmrank.evaluation.data.protocol import make_cases
 from llmrank.evaluation.folder import RunFolder, write_whole
-from llmrank.evaluation.measures.measure import check_measures
+from llmrank.evaluation.measures.measure import check_measures, parse_measure
+from llmrank.evaluation.running.contenders import model_of
 from llmrank.evaluation.suite import Suite
+from llmrank.retrieval.vectors import close_embedder
+from llmrank.scale.recipe import shaping
 
 FORMAT = 1
 """The version of a run folder's form."""
@@ -39,13 +44,39 @@ PACKAGES = ("openai", "vllm", "xllamacpp", "wordllama", "numpy")
 """Packages whose versions may matter to who repeats a run."""
 
 
-def prepare(suite: Suite, out: str | Path, templates: Mapping[str, Mapping[str, str]]) -> tuple[RunFolder, tuple[str, ...]]:
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Data that a program has in its hands, in place of files that the suite names."""
+
+    items: Catalog | None = None
+    interactions: Interactions | None = None
+
+    @classmethod
+    def of(cls, items: Any = None, interactions: Any = None) -> Given:
+        """A Catalog and Interactions, or data frames that become them.
+
+        Raises:
+            CatalogError, DatasetError: a frame cannot be read.
+        """
+        if items is not None and not isinstance(items, Catalog):
+            items = Catalog.from_frame(items)
+        if interactions is not None and not isinstance(interactions, Interactions):
+            interactions = Interactions.from_frame(interactions)
+        return cls(items, interactions)
+
+
+def prepare(
+    suite: Suite, out: str | Path, templates: Mapping[str, Mapping[str, str]], given: Given | None = None
+) -> tuple[RunFolder, tuple[str, ...]]:
     """Begins a run, or checks that it can go on.
+
+    Until something is ranked or paid for, a run may be begun anew by any suite: a mistake that was found in time binds nobody.
 
     Args:
         suite: What is asked.
         out: The run's folder.
         templates: For each ranker the fingerprints of its templates by name.
+        given: Data in place of files.
 
     Returns:
         The folder, and what changed since the run began that does not touch its results, a sentence each.
@@ -55,17 +86,30 @@ def prepare(suite: Suite, out: str | Path, templates: Mapping[str, Mapping[str, 
         DatasetError: a source cannot be read, or no case comes out of it.
     """
     folder = RunFolder(out)
-    sources = _sources(suite)
+    given = given or Given()
+    sources = _sources(suite, given)
     digests = {name: {"path": str(path), "sha256": digest(path)} for name, path in sources.items()}
-    if folder.exists:
+    digests |= _digests_of(given)
+    untouched = _untouched(folder)
+    if not folder.exists and not untouched:
+        fix = "name another folder with --out; what these results are of is not known"
+        raise DatasetError("there are results without a manifest", field="--out", value=str(folder.path), fix=fix)
+    if not untouched:
+        _check_frozen(folder)
         changes = _check(folder.manifest, suite, templates, digests)
-        manifest = folder.manifest | _asked(suite, templates)
+        asked = _asked(suite, templates)
+        # What is no longer asked for is remembered with its results, in case it is asked for again.
+        known = {**folder.manifest.get("dropped", {}), **folder.manifest["rankers"]}
+        dropped = {name: ranker for name, ranker in known.items() if name not in asked["rankers"]}
+        manifest = folder.manifest | asked | {"dropped": dropped}
         if manifest != folder.manifest:
             _check_measures(suite, has_popularity=folder.popularity is not None)
             _write_manifest(folder, manifest)
         return RunFolder(out), changes
-    _check_measures(suite, has_popularity="interactions" in sources)
-    frozen = _freeze(suite, folder, sources)
+    _check_measures(suite, has_popularity="interactions" in digests)
+    (folder.path / "manifest.json").unlink(missing_ok=True)  # or a kill from here on would leave it beside other data
+    (folder.path / "data" / "popularity.json").unlink(missing_ok=True)
+    frozen = _freeze(suite, folder, sources, given)
     manifest = {
         "format": FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -76,6 +120,40 @@ def prepare(suite: Suite, out: str | Path, templates: Mapping[str, Mapping[str, 
     }
     _write_manifest(folder, manifest)
     return RunFolder(out), ()
+
+
+def _check_frozen(folder: RunFolder) -> None:
+    """Refuses data that were edited since they were frozen."""
+    for name, expected in folder.manifest["frozen"].items():
+        path = folder.path / "data" / name
+        if not path.exists() or digest(path) != expected:
+            fix = "put back what was there, or name another folder with --out"
+            raise DatasetError("is not what was frozen when the run began", field="run", value=str(path), fix=fix)
+
+
+def _untouched(folder: RunFolder) -> bool:
+    """Whether nothing was ranked or paid for yet."""
+    written = [folder.path / "spent.jsonl", folder.path / "memorization.json", folder.path / "batch", folder.path / "shards"]
+    logs = [*(folder.path / "results").glob("*"), *(folder.path / "stability").glob("*")]
+    return not any(path.exists() for path in written) and not any(path.stat().st_size for path in logs)
+
+
+def _digests_of(given: Given) -> dict[str, dict[str, str]]:
+    """What the manifest says of data that came from a program."""
+    found = {}
+    if given.items is not None:
+        found["items"] = {"path": "given", "sha256": _text_digest(_item_lines(given.items))}
+    if given.interactions is not None:
+        rows = (f"{row.user_id}\0{row.item_id}\0{row.timestamp}\0{row.rating}\n" for row in given.interactions.rows())
+        found["interactions"] = {"path": "given", "sha256": _text_digest(rows)}
+    return found
+
+
+def _text_digest(texts: Iterable[str]) -> str:
+    total = hashlib.sha256()
+    for text in texts:
+        total.update(text.encode(errors="surrogatepass"))
+    return total.hexdigest()
 
 
 def digest(path: Path) -> str:
@@ -101,30 +179,35 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _sources(suite: Suite) -> dict[str, Path]:
-    """The files that a suite names; a data set is fetched."""
+def _sources(suite: Suite, given: Given) -> dict[str, Path]:
+    """The files that a suite names, but for what is given; a data set is fetched."""
+    named = {"items": suite.items, "cases": suite.cases, "interactions": suite.interactions}
+    sources = {name: Path(path) for name, path in named.items() if path is not None}
     if suite.dataset is not None:
         from llmrank.evaluation.data import movielens
 
-        items, interactions = movielens.fetch()
-        sources = {"items": items, "interactions": interactions}
-        if suite.cases is not None:
-            sources["cases"] = Path(suite.cases)
-    else:
-        named = {"items": suite.items, "cases": suite.cases, "interactions": suite.interactions}
-        sources = {name: Path(path) for name, path in named.items() if path is not None}
+        sources["items"], sources["interactions"] = movielens.fetch()
+    for name in ("items", "interactions"):
+        if getattr(given, name) is not None and sources.pop(name, None) is not None:
+            raise ConfigError("is given twice, in the suite and by the program", field=name, fix="leave it out of the suite")
+    if "items" not in sources and given.items is None:
+        raise ConfigError("is missing", field="items", fix="name the item file")
+    if "cases" not in sources and "interactions" not in sources and given.interactions is None:
+        raise ConfigError("is missing", field="cases", fix="name a case file, or `interactions` and a `protocol`")
     for name, path in sources.items():
         if not path.exists():
             raise DatasetError("no such file or folder", field=name, value=str(path), fix="check the path")
     return sources
 
 
-def _freeze(suite: Suite, folder: RunFolder, sources: Mapping[str, Path]) -> dict[str, Any]:
+def _freeze(suite: Suite, folder: RunFolder, sources: Mapping[str, Path], given: Given) -> dict[str, Any]:
     """Writes `data/`; gives what the manifest says of it."""
-    catalog = load_items(sources["items"])
-    interactions = Interactions.load(sources["interactions"]) if "interactions" in sources else None
+    catalog = load_items(sources["items"]) if given.items is None else given.items
+    interactions = given.interactions
+    if "interactions" in sources:
+        interactions = Interactions.load(sources["interactions"])
     embedder = None
-    if suite.protocol.source == "retrieved" and suite.protocol.candidates.by in (None, "embedding"):
+    if _retrieves(suite):
         embedder = build_embedder({key: value for key, value in (suite.embedder or {}).items() if key != "fields"})
     split = make_cases(
         suite.protocol,
@@ -148,7 +231,7 @@ def _freeze(suite: Suite, folder: RunFolder, sources: Mapping[str, Path]) -> dic
         counts = dict(sorted(split.training.counts.items()))
         write_whole(data / "popularity.json", [json.dumps({"users": split.training.users, "counts": counts})])
     return {
-        "protocol": split.sentence,
+        "protocol": split.sentence + (f"; {counted.candidates} candidates a case" if suite.protocol.source == "given" else ""),
         "cases": counted.count,
         "items": len(catalog),
         "notes": list(split.notes),
@@ -156,16 +239,33 @@ def _freeze(suite: Suite, folder: RunFolder, sources: Mapping[str, Path]) -> dic
     }
 
 
+def _retrieves(suite: Suite) -> bool:
+    """Whether candidates are found by the suite's embedder."""
+    return suite.protocol.source == "retrieved" and suite.protocol.candidates.by in (None, "embedding")
+
+
 class _Counted:
-    """Counts what passes."""
+    """Counts cases that pass, and their candidates."""
 
     def __init__(self) -> None:
         self.count = 0
+        self._least, self._most = sys.maxsize, 0
+        self._whole = False
 
-    def each(self, things: Any) -> Iterator[Any]:
-        for thing in things:
+    def each(self, cases: Iterable[Case]) -> Iterator[Case]:
+        for case in cases:
             self.count += 1
-            yield thing
+            self._whole |= case.candidates is None
+            count = len(case.candidates or ())
+            self._least, self._most = min(self._least, count), max(self._most, count)
+            yield case
+
+    @property
+    def candidates(self) -> str:
+        """How many candidates a case has."""
+        if self._whole:
+            return "all items or listed"
+        return f"{self._least}" if self._least == self._most else f"{self._least} to {self._most}"
 
 
 def _item_lines(catalog: Catalog) -> Iterator[str]:
@@ -177,6 +277,7 @@ def _item_lines(catalog: Catalog) -> Iterator[str]:
 def _asked(suite: Suite, templates: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     """What the manifest says of the suite itself."""
     asked = json.loads(json.dumps(suite.as_dict(), default=str))
+    asked["rankers"] = {name: without_secrets(config) for name, config in asked["rankers"].items()}
     return {
         "suite": asked,
         "seed": suite.seed,
@@ -186,9 +287,39 @@ def _asked(suite: Suite, templates: Mapping[str, Mapping[str, str]]) -> dict[str
         "confidence": suite.confidence,
         "resamples": suite.resamples,
         "rankers": {
-            name: {"config": asked["rankers"][name], "templates": dict(templates.get(name, {}))} for name in suite.rankers
+            name: {
+                "config": asked["rankers"][name],
+                "templates": dict(templates.get(name, {})),
+                "model": model_of(asked["rankers"][name]),
+            }
+            for name in suite.rankers
         },
     }
+
+
+def without_secrets(value: Any) -> Any:
+    """A configuration with a digest in place of every header and query value, and of what stands before the @ of an address.
+
+    Equal secrets stay equal, so a change is still seen.
+    """
+    if isinstance(value, Mapping):
+        return {
+            key: {name: _digested(each) for name, each in inner.items()}
+            if key in _SECRET and isinstance(inner, Mapping)
+            else without_secrets(inner)
+            for key, inner in value.items()
+        }
+    if isinstance(value, list):
+        return [without_secrets(each) for each in value]
+    return _CREDENTIALS.sub(lambda match: f"{match[1]}{_digested(match[2])}@", value) if isinstance(value, str) else value
+
+
+def _digested(value: object) -> str:
+    return f"sha256:{hashlib.sha256(str(value).encode(errors='surrogatepass')).hexdigest()[:12]}"
+
+
+_SECRET = ("headers", "query")
+_CREDENTIALS = re.compile(r"(\b[a-z][a-z0-9+.-]*://)([^/@\s]+)@", re.IGNORECASE)
 
 
 def _check(
@@ -206,15 +337,19 @@ def _check(
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
             raise _changed(f"the data of `{name}`", before.get(name), after.get(name))
-    for name in SHAPING:
+    shaping_parts = (*SHAPING, "embedder") if _retrieves(suite) else SHAPING
+    for name in shaping_parts:
         if manifest["suite"][name] != now["suite"][name]:
-            raise _changed(f"`{name}`", manifest["suite"][name], now["suite"][name])
+            where, old, new = _difference(manifest["suite"][name], now["suite"][name], name)
+            raise _changed(f"`{where}`", old, new)
     for name, ranker in now["rankers"].items():
-        known = manifest["rankers"].get(name)
-        if known is not None and known != ranker:
-            where, old, new = _difference(known, ranker)
+        known = manifest["rankers"].get(name) or manifest.get("dropped", {}).get(name)
+        before_it, now_it = ({**each, "config": shaping(each["config"])} for each in (known or ranker, ranker))
+        if before_it != now_it:
+            where, old, new = _difference(before_it, now_it)
             raise _changed(f"ranker {name!r} ({where})", old, new, "give the changed ranker a name of its own, or ")
-    changes = [f"the suite's `{key}` changed; results stay" for key in _READING if manifest["suite"][key] != now["suite"][key]]
+    reading = [key for key in _READING if key not in shaping_parts and manifest["suite"][key] != now["suite"][key]]
+    changes = [f"the suite's `{key}` changed; results stay" for key in reading]
     changes += [f"ranker {name!r} is new" for name in now["rankers"] if name not in manifest["rankers"]]
     changes += [f"ranker {name!r} is no longer asked for" for name in manifest["rankers"] if name not in now["rankers"]]
     if manifest["versions"]["llmrank"] != __version__:
@@ -243,6 +378,9 @@ def _difference(before: Any, after: Any, where: str = "") -> tuple[str, Any, Any
 
 
 def _check_measures(suite: Suite, *, has_popularity: bool) -> None:
+    if any(parse_measure(name).needs == "embedder" for name in suite.metrics) and suite.embedder is not None:
+        # A mistake in its section is found now, and not when everything is ranked.
+        close_embedder(build_embedder({key: value for key, value in suite.embedder.items() if key != "fields"}))
     vectors = suite.embedder is not None or importlib.util.find_spec("wordllama") is not None
     check_measures(suite.metrics, has_popularity=has_popularity, has_vectors=vectors, primary=suite.primary)
 
