@@ -42,6 +42,10 @@ NOT_SHAPING = frozenset({"item_ids", "fingerprint"})
 """The fields of a Prompt that no model sees."""
 
 
+_COSTS = ("usage", "spared")
+"""The fields of a BackendError that are a Usage."""
+
+
 class CodecError(ValueError):
     """A stored value is not what this module writes."""
 
@@ -125,10 +129,11 @@ def load_completion(document: Json) -> Completion:
 
 
 def dump_error(error: BackendError) -> dict[str, Json]:
-    """An error as a JSON value: its class and those above it, its message, its numbers (`retry_after`, `window`)."""
+    """An error as a JSON value: its class and those above it, its message, its numbers (`retry_after`, `window`), its cost."""
     kinds = [cls.__name__ for cls in type(error).__mro__ if issubclass(cls, BackendError)]
     numbers = {name: _dump_number(value) for name, value in vars(error).items() if _is_number(value)}
-    return {"kinds": kinds, "message": str(error)} | ({"numbers": numbers} if numbers else {})
+    costs = {name: _dump_usage(usage) for name in _COSTS if (usage := getattr(error, name)) != Usage()}
+    return {"kinds": kinds, "message": str(error)} | ({"numbers": numbers} if numbers else {}) | costs
 
 
 def load_error(document: Json) -> BackendError:
@@ -137,7 +142,7 @@ def load_error(document: Json) -> BackendError:
     Raises:
         CodecError: the value is not of that form.
     """
-    known = _mapping(document, "an error", ("kinds", "message", "numbers"))
+    known = _mapping(document, "an error", ("kinds", "message", "numbers", *_COSTS))
     message = _text(known.get("message"))
     for kind in _texts(known.get("kinds")):
         cls = getattr(errors, kind, None)
@@ -145,6 +150,8 @@ def load_error(document: Json) -> BackendError:
             error = cls(message)
             for name, value in _mapping(known.get("numbers", {}), "an error's numbers").items():
                 setattr(error, name, value if isinstance(value, int) else _load_number(value))
+            for name in _COSTS:
+                setattr(error, name, _load_usage(known.get(name, {})))
             return error
     raise CodecError(f"no known class of error in {known.get('kinds')!r}")
 

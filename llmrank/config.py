@@ -61,16 +61,20 @@ def load_yaml(path: str | Path, field: str) -> Any:
         field: What messages call it.
 
     Raises:
-        ConfigError: the file is missing or no YAML.
+        ConfigError: the file is missing or no YAML, or one of its mappings has a key twice.
     """
     import yaml
 
+    from llmrank import strict_yaml
+
     path = Path(path)
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return strict_yaml.load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot be read ({error.strerror})", field=field, value=str(path), fix="check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except strict_yaml.TwiceError as error:
+        raise ConfigError(str(error), field=field, value=str(path), fix="keep one of them") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or a date such as 2020-13-01
         raise ConfigError(f"not YAML ({error})", field=field, value=str(path), fix="mend the file") from error
 
 

@@ -74,19 +74,17 @@ def advance(flow: Flow, answer: Callable[[Prompt], Completion | BackendError | N
 
 def _with_cost(ranking: Ranking, steps: Sequence[Sequence[Exchange]]) -> Ranking:
     trace = tuple(exchange for step in steps for exchange in step)
-    answers = [exchange.answer for exchange in trace if isinstance(exchange.answer, Completion)]
     return replace(
         ranking,
-        usage=sum((answer.usage for answer in answers), Usage()),
-        spared=sum((answer.spared for answer in answers), Usage()),
+        usage=sum((exchange.answer.usage for exchange in trace), Usage()),
+        spared=sum((exchange.answer.spared for exchange in trace), Usage()),
         latency=sum(max(map(_seconds, step), default=0.0) for step in steps),
         trace=trace,
     )
 
 
 def _seconds(exchange: Exchange) -> float:
-    answer = exchange.answer
-    return answer.usage.seconds + answer.spared.seconds if isinstance(answer, Completion) else 0.0
+    return exchange.answer.usage.seconds + exchange.answer.spared.seconds
 
 
 async def _ask_all(backend: Backend, prompts: Sequence[Prompt]) -> list[Completion | BackendError]:

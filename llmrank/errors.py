@@ -38,6 +38,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Self
+
+from llmrank.usage import Usage
 
 
 class LLMRankError(Exception):
@@ -118,7 +121,28 @@ class AnswersPendingError(LLMRankError):
 
 
 class BackendError(LLMRankError):
-    """A backend did not answer. In a flow it arrives as a value, so that one failure loses no batch."""
+    """A backend did not answer. In a flow it arrives as a value, so that one failure loses no batch.
+
+    Attributes:
+        usage: What it took all the same: attempts beyond the first and seconds, where prompts are asked again
+            (`backends.retry`). As a rule no calls and no tokens: those count answers.
+        spared: What it had taken an equal prompt that was under way at the same time, and whose error this is.
+    """
+
+    usage: Usage = Usage()
+    spared: Usage = Usage()
+
+    def retold(self, *, usage: Usage, spared: Usage = Usage(), message: str | None = None) -> Self:
+        """A new error like this one with another cost: a backend may hand one error to many prompts.
+
+        Args:
+            usage: What it took.
+            spared: What it had taken another.
+            message: The message; None for that of this one.
+        """
+        told = type(self).__new__(type(self), *(self.args if message is None else (message,)))
+        vars(told).update(vars(self), usage=usage, spared=spared)
+        return told
 
 
 class UnreachableError(BackendError):

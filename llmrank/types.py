@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from llmrank.errors import BackendError, LLMRankError
+from llmrank.usage import Usage as Usage  # one of the values, for all who import this module
 
 Status: TypeAlias = Literal["ok", "repaired", "partial", "fallback", "error"]
 """How an order came about.
@@ -138,40 +139,6 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """What was spent. Add two to get their sum.
-
-    `prompt_tokens` include `cached_tokens` (the part that the server read from its prefix cache). `calls` counts answers
-    that a model computed, `cache_hits` those that came from the answer cache (their tokens are not counted again),
-    `retries` the attempts beyond the first. `seconds` is time spent waiting for the backend, summed over prompts.
-    """
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    calls: int = 0
-    cache_hits: int = 0
-    retries: int = 0
-    seconds: float = 0.0
-
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-            self.cached_tokens + other.cached_tokens,
-            self.calls + other.calls,
-            self.cache_hits + other.cache_hits,
-            self.retries + other.retries,
-            self.seconds + other.seconds,
-        )
-
-    @property
-    def total_tokens(self) -> int:
-        """Prompt and completion tokens together."""
-        return self.prompt_tokens + self.completion_tokens
-
-
-@dataclass(frozen=True, slots=True)
 class ContinuationScore:
     """The log-likelihood (natural logarithm, summed over `tokens`) of one continuation after the prompt's prefix."""
 
@@ -267,9 +234,11 @@ class Ranking:
         invented: Labels or titles in the answer that name no candidate.
         cut: What the prompts did not show.
         usage: What was spent.
-        spared: What the answers that came from the answer cache had cost when they were computed.
+        spared: What the answers that came from the answer cache had cost when they were computed, and errors shared with an
+            equal prompt of another ranking, which has their cost in `usage`.
         latency: Seconds that the model took: of each step's prompts, which are asked at once, the slowest, summed over steps.
-            Waiting in our own queue does not count; an answer from the cache counts as long as it took when computed.
+            Waiting in our own queue does not count; an answer from the cache counts as long as it took when computed, a
+            prompt that failed as long as was waited for it.
         shown: The candidates' ids in the order in which the strategy was given them, the prefilter's if there is one.
         error: Why there is no answer (status ``error``), or the last error of several prompts (status ``partial``).
         strategy, model: What ranked.

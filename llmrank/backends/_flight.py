@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from llmrank.backends._per_loop import PerLoop
 from llmrank.errors import BackendError
+from llmrank.types import Usage
 
 T = TypeVar("T")
 
@@ -30,14 +31,14 @@ class SingleFlight(Generic[T]):
     async def run(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
         """The result of `work`, and whether it is another caller's.
 
-        A BackendError goes to all who wait. When the caller at work is cancelled, or fails with a bug, the next one sets to
-        work itself.
+        A BackendError goes to all who wait, to whom what it took is `spared`. When the caller at work is cancelled, or fails
+        with a bug, the next one sets to work itself.
         """
         flights = self._flights.get()
         while (flight := flights.get(key)) is not None:
             await flight.landed.wait()
-            if flight.error is not None:
-                raise flight.error
+            if (error := flight.error) is not None:
+                raise error.retold(usage=Usage(), spared=error.usage + error.spared) from error
             if flight.result is not None:
                 return flight.result, True
         flight = flights[key] = _Flight()

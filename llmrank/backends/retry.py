@@ -16,7 +16,7 @@ from llmrank.backends.limit import Gate
 from llmrank.backends.wrapper import Ask, BackendWrapper
 from llmrank.errors import BackendError, ConfigError, DeadlineError, RateLimitError
 from llmrank.protocols import Backend, ModelInfo
-from llmrank.types import Completion, Prompt
+from llmrank.types import Completion, Prompt, Usage
 
 T = TypeVar("T")
 
@@ -70,8 +70,8 @@ class RetryBackend(BackendWrapper):
     itself; after a 429 it lets fewer through at a time. The prompt that was told gives up if that wait does not fit into the
     time it has left; for the others it is a longer queue.
 
-    `Usage.retries` and `Usage.seconds` of the answers are filled in here; `seconds` counts attempts and the waits between
-    them, not the queueing for a slot and for the end of a pause.
+    `Usage.retries` and `Usage.seconds` of answers and errors are filled in here; `seconds` counts attempts and the waits
+    between them, not the queueing for a slot and for the end of a pause.
 
     Args:
         inner: The backend to ask.
@@ -94,12 +94,11 @@ class RetryBackend(BackendWrapper):
         Raises:
             DeadlineError: the time is used up, or would be by the wait that the server asks for; `__cause__` is the last error.
             BackendError: the last attempt's own error, when it is not worth retrying or the attempts are used up; in the
-                latter case its message ends with their number.
+                latter case its message ends with their number. As of every error here, `usage` is what it took.
         """
         call = _Call(lambda: ask(prompt), self._limits, self._gate)
         completion = await call.result()
-        usage = replace(completion.usage, retries=completion.usage.retries + call.attempts - 1, seconds=call.spent)
-        return replace(completion, usage=usage)
+        return replace(completion, usage=call.cost(completion.usage))
 
 
 def _may_help(error: BaseException) -> bool:
@@ -140,6 +139,10 @@ class _Call(Generic[T]):
         """Seconds until the deadline."""
         return math.inf if self._limits.deadline_s is None else self._limits.deadline_s - self.spent
 
+    def cost(self, usage: Usage) -> Usage:
+        """What the last attempt took by its own account, with the attempts before it and the time so far."""
+        return replace(usage, retries=usage.retries + max(0, self.attempts - 1), seconds=self.spent)
+
     async def _attempt(self) -> T:
         """Asks once, when there is a slot and the server wants no pause, for no longer than the time left."""
         queued_at = self._loop.time()
@@ -163,7 +166,9 @@ class _Call(Generic[T]):
                 self._gate.pause(_retry_after(error))
                 if isinstance(error, RateLimitError):
                     self._gate.narrow(asked_at)
-                raise
+                if error.retryable:
+                    raise
+                raise error.retold(usage=self.cost(error.usage)) from error
             self._gate.widen()
             return answer
 
@@ -196,19 +201,17 @@ class _Call(Generic[T]):
                 f"the server asked to wait {asked:.1f} s" if asked else f"the next attempt is {state.upcoming_sleep:.1f} s away"
             )
             raise self._too_late(why) from error
-        if self.attempts == 1:
-            raise error
-        # A new object of the same class with the same attributes: a backend may hand one error to many prompts.
-        told = type(error).__new__(type(error), f"{error} (gave up after {self.attempts} attempts)")
-        vars(told).update(vars(error))
-        raise told from error
+        message = f"{error} (gave up after {self.attempts} attempts)" if self.attempts > 1 else None
+        raise error.retold(usage=self.cost(error.usage), message=message) from error
 
     def _too_late(self, why: str) -> DeadlineError:
         last = f"; last error: {self._last}" if self._last else ""
-        return DeadlineError(
+        error = DeadlineError(
             f"{why}: limits.deadline_s = {self._limits.deadline_s} allows no more after {self.attempts} attempts"
             f" in {self.spent:.1f} s{last}"
         )
+        error.usage = self.cost(Usage())
+        return error
 
     def _jittered(self, seconds: float) -> float:
         return _random.uniform(0.0, seconds) if self._limits.jitter else seconds

@@ -90,6 +90,9 @@ def report(
 def compare(
     folders: Annotated[list[Path], typer.Argument(help="Folders of runs over the same cases.")],
     baseline: Annotated[str | None, typer.Option("--baseline", "-b", help="What the others are compared with.")] = None,
+    ranker: Annotated[
+        list[str] | None, typer.Option("--ranker", "-r", help="One to compare, beside the baseline; may be given again.")
+    ] = None,
     metric: Annotated[list[str] | None, typer.Option("--metric", "-m", help="A measure; may be given again.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write an HTML page, or Markdown or JSON by its ending.")
@@ -101,7 +104,8 @@ def compare(
     from llmrank.evaluation.comparing.compare import compare as compare_runs
     from llmrank.evaluation.folder import RunFolder
 
-    comparison = compare_runs([RunFolder(folder) for folder in folders], baseline=baseline, metrics=metric)
+    runs = [RunFolder(folder) for folder in folders]
+    comparison = compare_runs(runs, baseline=baseline, rankers=ranker or None, metrics=metric or None)
     Console(highlight=False).print(comparison.table())
     if out is not None:
         comparison.write(out)
@@ -140,6 +144,6 @@ def _results(console: Console, folder: RunFolder, summary: dict[str, Any]) -> No
         latency, usd = found["latency"], found["usage"]["usd"]
         seconds = f"; {latency['p50']:.2f} s a case (p50)" if latency else ""
         money = f"; {dollars(usd)} USD" if found["usage"]["calls"] else ""
-        console.print(Text(f"{name}: {statuses}{seconds}{money}"))
+        console.print(Text(f"{name}: {statuses or 'no results yet'}{seconds}{money}"))
     for note in summary["notes"]:
         console.print(Text(f"note: {note}"))

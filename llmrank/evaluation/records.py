@@ -43,9 +43,9 @@ def ranking_record(ranking: Ranking) -> dict[str, Any]:
 def full_record(ranking: Ranking, *, trace: bool) -> dict[str, Any]:
     """What an evaluation keeps of a Ranking: `ranking_record` with these differences.
 
-    `usage` is what the ranking costs when nothing is kept from before, so that it does not depend on what an earlier run, an
-    interrupted one perhaps, left in the answer cache. `latency` is in seconds, None without an answer. `shown` has the ids in
-    the order in which the model was given them.
+    `usage` is what the ranking costs alone, with nothing kept from before (`full_cost`), so that it does not depend on what an
+    earlier run, an interrupted one perhaps, left in the answer cache. `latency` is in seconds, None without an answer. `shown`
+    has the ids in the order in which the model was given them.
 
     Args:
         ranking: The ranking.
@@ -61,7 +61,11 @@ def full_record(ranking: Ranking, *, trace: bool) -> dict[str, Any]:
 
 
 def full_cost(ranking: Ranking) -> Usage:
-    """What a ranking costs when the answer cache has none of its answers."""
+    """What a ranking costs alone, when the answer cache has none of its answers.
+
+    What rankings share (equal prompts, texts that are scored by themselves) is counted with each of them, so the sum over
+    rankings can be more than what was spent.
+    """
     whole = ranking.usage + ranking.spared
     return Usage(**{each.name: getattr(whole, each.name) for each in fields(Usage) if each.name != "cache_hits"})
 

@@ -141,6 +141,11 @@ def rank_shard(
         return shards.rank(Path(source), Path(target), on_row)
 
 
+def answers_path(target: Path) -> Path:
+    """Where the answers of a shard are kept while it is under way, if its configuration names no answer cache."""
+    return target.with_name(f".{target.name}.answers.sqlite")
+
+
 class ShardRanker:
     """Ranks shard after shard with one Ranker, which is made when the first shard needs it. Use it as a context manager.
 
@@ -194,7 +199,7 @@ class ShardRanker:
             made_from = self._made_from(source)
             ranker = self.prepare()
             own_cache = not isinstance(ranker.backend, CachedBackend)
-            answers = target.with_name(f".{target.name}.answers.sqlite")
+            answers = answers_path(target)
             with writing(target) as file, ranker.with_cache(answers) if own_cache else nullcontext(ranker) as cached:
                 report = _rank_rows(shard, file, cached, self.recipe, made_from, on_row)
         if own_cache and not report.unanswered:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ def split_requests(requests: Iterable[RankRequest], folder: str | Path, rows_per
     case = 0
     while rows := list(islice(source, rows_per_shard)):
         path = folder / f"part-{len(shards):05}.parquet"
-        _write(path, _table(rows, case))
+        write_shard(path, rows, range(case, case + len(rows)))
         shards.append(path)
         case += len(rows)
     others = sorted(set(folder.glob("part-*.parquet")) - set(shards))
@@ -52,20 +52,34 @@ def split_requests(requests: Iterable[RankRequest], folder: str | Path, rows_per
     return shards
 
 
-def _table(requests: list[RankRequest], first_case: int) -> Any:
+def write_shard(path: Path, requests: Sequence[RankRequest], cases: Sequence[int]) -> None:
+    """Writes one shard, whole or not at all; one that is there already must hold the same, and stays as it is.
+
+    Args:
+        path: The Parquet file.
+        requests: What to rank, by ids; at least one.
+        cases: What the column `case` says of each, carried through to the ranked shard.
+
+    Raises:
+        RequestError, DatasetError: as for `split_requests`.
+    """
+    _write(path, _table(requests, cases))
+
+
+def _table(requests: Sequence[RankRequest], cases: Sequence[int]) -> Any:
     columns: list[list[Any]] = [
         [request.user_id for request in requests],
         [_ids(request.history, "history") for request in requests],
         [None if request.candidates is None else _ids(request.candidates, "candidates") for request in requests],
         [request.query for request in requests],
         [request.top_k for request in requests],
-        list(range(first_case, first_case + len(requests))),
+        list(cases),
     ]
     try:
         arrays = [pa.array(column, field.type) for column, field in zip(columns, REQUEST_SCHEMA, strict=True)]
     except (pa.ArrowException, TypeError, UnicodeError) as error:
         raise RequestError(
-            f"one of requests {first_case} to {first_case + len(requests) - 1} cannot be written as Parquet ({error})",
+            f"one of requests {cases[0]} to {cases[-1]} cannot be written as Parquet ({error})",
             field="requests",
             fix="ids and queries are texts without half surrogate pairs, top_k is a whole number",
         ) from error

@@ -48,8 +48,8 @@ def summary(out: Path) -> Any:
 
 
 def test_a_cluster_gives_what_this_process_gives(tmp_path: Path) -> None:
-    """Shards on Ray end in the same summary as asking from here, and in the same records; failures are asked again on demand,
-    by their shard alone.
+    """Shards on Ray end in the same summary as asking from here, and in the same records; a limit is kept, and failures are
+    asked again on demand, and nothing else.
     """
     write_data(tmp_path)
     broken = True
@@ -61,14 +61,14 @@ def test_a_cluster_gives_what_this_process_gives(tmp_path: Path) -> None:
 
     with server(failing) as running:
         (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite(tmp_path, running.url)), encoding="utf-8")
-        first = run(tmp_path, tmp_path / "ray", "--engine", "ray", "--rows", "5", "--workers", "2")
-        assert first.returncode == 1, first.stderr
-        assert "4 rankings failed" in first.stderr
-        assert len(running.bodies) == CASES
+        few = run(tmp_path, tmp_path / "ray", "--engine", "ray", "--workers", "1", "--limit", "4")
+        assert few.returncode == 1, few.stderr
+        assert "2 rankings failed" in few.stderr
+        assert len(running.bodies) == 4
         broken = False
-        again = run(tmp_path, tmp_path / "ray", "--engine", "ray", "--rows", "5", "--workers", "1", "--retry-errors")
-        assert again.returncode == 0, again.stderr
-        assert len(running.bodies) == CASES + 4
+        rest = run(tmp_path, tmp_path / "ray", "--engine", "ray", "--rows", "5", "--workers", "2", "--retry-errors")
+        assert rest.returncode == 0, rest.stderr
+        assert len(running.bodies) == CASES + 2
         local = run(tmp_path, tmp_path / "local")
         assert local.returncode == 0, local.stderr
     assert summary(tmp_path / "ray") == summary(tmp_path / "local")

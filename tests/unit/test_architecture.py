@@ -15,7 +15,7 @@ import llmrank
 PACKAGE = Path(llmrank.__file__).parent
 
 LAYERS = [
-    {"types", "errors", "protocols", "labels", "progress"},
+    {"types", "errors", "usage", "protocols", "labels", "progress"},
     {
         "template",
         "sanitize",
@@ -26,6 +26,7 @@ LAYERS = [
         "resolve",
         "lint",
         "assets",
+        "strict_yaml",
         "fusion",
         "_portal",
         "driver",

@@ -215,3 +215,11 @@ def test_the_embedder_of_the_section_is_built(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("llmrank.evaluation.running.baselines.build_embedder", config.build_embedder)
     with pytest.raises(ConfigError, match="wordlama"):
         baseline("embedding", embedder={"kind": "wordlama"})
+
+
+@pytest.mark.parametrize("candidates", [None, IDS])
+def test_half_a_surrogate_pair_in_a_user_id_is_no_traceback(candidates: list[str] | None) -> None:
+    """JSON may hold it."""
+    assert sorted(one(baseline("random"), ask(candidates, user="\ud800")).item_ids) == [
+        each for each in IDS if each != "6" or candidates
+    ]

@@ -132,19 +132,42 @@ def test_the_order_of_a_prefilter_is_told_apart() -> None:
     assert (bias([outcome(0, whole, ranking(whole, "ab", shown="ab"))]) or {})["as_given"] == 0.0
 
 
-@given(st.integers(0, 300))
-def test_bins_cover_all_places_once(longest: int) -> None:
+@given(st.integers(0, 300), st.integers(1, 9))
+def test_bins_cover_all_places_once(length: int, lists: int) -> None:
     """4 or 5 of about one length, if there are so many places."""
-    bins = position_bins(longest)
-    assert [place for first, last in bins for place in range(first, last + 1)] == list(range(1, longest + 1))
-    assert len(bins) == min(longest, 4 if longest % 4 == 0 else 5)
+    bins = [(first, last) for first, last in position_bins([length] * lists) if last is not None]
+    assert [place for first, last in bins for place in range(first, last + 1)] == list(range(1, length + 1))
+    assert len(bins) == min(length, 4 if length % 4 == 0 else 5)
     sizes = [last - first + 1 for first, last in bins]
     assert not sizes or max(sizes) - min(sizes) <= 1
 
 
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=20))
+def test_every_place_of_every_list_lies_in_a_bin(lengths: list[int]) -> None:
+    """Unless most lists are empty; the bins join on, and are for half of the lists, or more, too many or just right."""
+    bins = position_bins(lengths)
+    if not bins:
+        assert sorted(lengths)[(len(lengths) - 1) // 2] == 0
+        return
+    assert bins[0][0] == 1
+    assert [first for first, _ in bins[1:]] == [last + 1 for _, last in bins[:-1] if last is not None]
+    last = bins[-1][1]
+    assert last is None or last == max(lengths)
+    assert 2 * sum(length >= bins[-1][0] for length in lengths) >= len(lengths)
+
+
 def test_twenty_places_are_four_bins_of_five() -> None:
     """What the usual protocol gives."""
-    assert position_bins(20) == [(1, 5), (6, 10), (11, 15), (16, 20)]
+    assert position_bins([20]) == [(1, 5), (6, 10), (11, 15), (16, 20)]
+
+
+def test_one_long_list_does_not_put_all_others_into_one_bin() -> None:
+    """The usual length is what is divided; what stands beyond it falls into the last bin, which has no end."""
+    assert position_bins([20, 1000, 20]) == [(1, 5), (6, 10), (11, 15), (16, None)]
+    long = Case("long", (), tuple(map(str, range(40))), ("39",))
+    cases = [CASE, long, CASE]
+    found = bias([outcome(n, case, ranking(case, case.candidates or ())) for n, case in enumerate(cases)])
+    assert [(each["from"], each["to"], each["cases"]) for each in (found or {})["by_position"]] == [(2, 2, 2), (4, None, 1)]
 
 
 def test_stability_compares_all_orders_of_a_case() -> None:

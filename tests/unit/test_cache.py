@@ -195,6 +195,18 @@ async def test_an_error_goes_to_all_who_wait(cache: AnswerCache) -> None:
     assert await backend.generate(prompt()) == ANSWER
 
 
+async def test_an_error_that_is_shared_costs_the_one_who_asked(cache: AnswerCache) -> None:
+    """The others are told what it had taken, as with an answer that they share: the sum of `usage` is what was spent."""
+
+    def fail(prompt: Prompt) -> ServerError:
+        return ServerError("500").retold(usage=Usage(retries=1, seconds=2.0))
+
+    backend = CachedBackend(ScriptedBackend(fail, delay=0.01), cache)
+    results = await asyncio.gather(*[backend.generate(prompt()) for _ in range(3)], return_exceptions=True)
+    costs = sorted((each.usage.retries, each.spared.retries) for each in results if isinstance(each, ServerError))
+    assert costs == [(0, 1), (0, 1), (1, 0)]
+
+
 def loglik(prefix: str, text: str) -> float:
     """A log-likelihood that tells texts and prefixes apart."""
     return -float(len(prefix) * 100 + sum(map(ord, text)))

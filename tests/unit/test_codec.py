@@ -151,6 +151,16 @@ def test_an_errors_numbers_come_back() -> None:
     assert (limit.retry_after, length.window) == (2.5, 4096)
 
 
+def test_what_an_error_took_comes_back() -> None:
+    """A cost survives; an error without one is stored as before there were any, and is read with none."""
+    error = ServerError("502").retold(usage=Usage(retries=2, seconds=3.5), spared=Usage(retries=1))
+    loaded = load_error(json.loads(canonical(dump_error(error))))
+    assert (loaded.usage, loaded.spared) == (error.usage, error.spared)
+    plain = dump_error(ServerError("502"))
+    assert plain == {"kinds": ["ServerError", "BackendError"], "message": "502"}
+    assert load_error(plain).usage == load_error(plain).spared == Usage()
+
+
 def test_an_unknown_class_becomes_the_nearest_known() -> None:
     """A class of somebody else's backend comes back as the class of ours that it is derived from."""
 

@@ -53,6 +53,7 @@ MIXED = target_at(lambda number: number % 5)
 def write_run(
     path: Path,
     rankers: Mapping[str, Orders],
+    /,
     of: Sequence[Case] | None = None,
     *,
     status: str = "ok",
@@ -252,6 +253,60 @@ def test_a_baseline_is_found_by_either_name(tmp_path: Path) -> None:
         compare(runs, baseline="two/z")
 
 
+def test_which_rankers_are_compared(tmp_path: Path) -> None:
+    """Those named, and the baseline, which is the first of them if none is named; a bare name is a ranker of every run."""
+    runs = [
+        write_run(tmp_path / "one", {"x": MIXED, "y": FIRST, "z": LAST}),
+        write_run(tmp_path / "two", {"x": LAST, "y": MIXED}),
+    ]
+    assert list(means(compare(runs, rankers=["y", "two/x"]))) == ["one/y", "two/y", "two/x"]
+    only = compare(runs, rankers=["z"], baseline="two/x")
+    assert list(means(only)) == ["two/x", "one/z"]
+    holm = only.of("ndcg@5")[1]
+    assert holm.difference is not None
+    assert holm.adjusted == holm.difference.p  # one hypothesis needs no correction
+    with pytest.raises(ConfigError, match=r"rankers: no such ranker \(got 'one/zz'\); did you mean 'one/z'"):
+        compare(runs, rankers=["x", "one/zz"])
+    with pytest.raises(ConfigError, match="takes two rankers at least"):
+        compare(runs, rankers=["z"])
+    with pytest.raises(ConfigError, match="names no ranker"):
+        compare(runs, rankers=[])
+
+
+def made(**models: str) -> dict[str, Any]:
+    """The manifest's `rankers`, each made with the model of this name."""
+    return {name: {"config": {"backend": {"model": model}}, "templates": {"t": "1"}} for name, model in models.items()}
+
+
+def test_a_ranker_that_two_runs_share_counts_once(tmp_path: Path) -> None:
+    """The same configuration, templates and values are one hypothesis, named in a note; anything that differs makes two."""
+    one = write_run(tmp_path / "one", {"x": MIXED, "y": FIRST}, rankers=made(x="a", y="b"))
+    two = write_run(tmp_path / "two", {"x": MIXED, "y": FIRST, "z": FIRST}, rankers=made(x="a", y="b", z="c"))
+    found = compare([one, two])
+    assert list(means(found)) == ["one/x", "one/y", "two/z"]
+    assert "one/y and two/y are the same ranker with the same values: they count once, as one/y." in found.notes
+    assert found.of("ndcg@5")[1].adjusted == 0.0002  # two hypotheses, not four
+    assert list(means(compare([one, two], baseline="two/x"))) == ["two/x", "one/y", "two/z"]
+    other = write_run(tmp_path / "other", {"x": LAST, "y": FIRST}, rankers=made(x="a", y="B"))
+    assert len(means(compare([one, other]))) == 4
+
+
+def test_a_ranker_is_compared_with_itself_if_asked(tmp_path: Path) -> None:
+    """Two runs of one and the same ranker are told that there is no difference."""
+    runs = [write_run(tmp_path / name, {"x": MIXED}, rankers=made(x="a")) for name in ("one", "two")]
+    assert compare(runs).finding == "No difference in NDCG@5 from one/x is shown for two/x."
+
+
+def test_runs_are_named_with_their_time(tmp_path: Path) -> None:
+    """The page's head says which runs it is about and when they were begun; one without a time has its name alone."""
+    one = write_run(tmp_path / "one<b>", {"x": MIXED}, created="2026-11-22T02:00:00+00:00")
+    found = compare([one, write_run(tmp_path / "two", {"x": FIRST})])
+    assert found.runs == (("one<b>", "2026-11-22T02:00:00+00:00"), ("two", ""))
+    page = found.html()
+    assert '<bdi class="name">one&lt;b&gt;</bdi> (2026-11-22 02:00 UTC), <bdi class="name">two</bdi></p>' in page
+    assert found.as_dict()["runs"] == {"one<b>": "2026-11-22T02:00:00+00:00", "two": ""}
+
+
 def test_which_measures_are_compared(tmp_path: Path) -> None:
     """All that every run has and that have a value for a case; others are named in a note. Those asked for must be such."""
     one = write_run(tmp_path / "one", {"x": MIXED})
@@ -319,9 +374,9 @@ def test_the_protocol_stands_on_every_table(tmp_path: Path) -> None:
     assert markdown.count("Protocol: Leave-last-out, 5 sampled candidates.") == 3 == markdown.count("| --- |")
     assert text.count("Leave-last-out, 5 sampled candidates.") == 3
     assert (
-        page.count("<caption><span>Protocol: Leave-last-out, 5 sampled candidates.</span></caption>")
+        page.count('<caption role="caption"><span>Protocol: Leave-last-out, 5 sampled candidates.</span></caption>')
         == 3
-        == page.count("<table>")
+        == page.count("<table ")
     )
 
 

@@ -12,7 +12,7 @@ from llmrank import Catalog, Item, Ranker
 from llmrank.backends.base import BackendBase
 from llmrank.backends.guard import Limits
 from llmrank.backends.local import LocalOptions
-from llmrank.config import CAPABILITIES, build_backend, build_embedder, load_config
+from llmrank.config import CAPABILITIES, build_backend, build_embedder, load_config, load_yaml
 from llmrank.errors import CapabilityError, CatalogError, ConfigError, InputError, LLMRankError, SetupError
 from llmrank.protocols import Backend
 from llmrank.retrieval.prefilter import PrefilterOptions
@@ -124,6 +124,41 @@ def test_files_that_are_no_configuration_are_refused(tmp_path: Path) -> None:
     broken.write_text("- just\n- a list\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="mapping"):
         load_config(broken)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("backend: {kind: local}\nprompt: {}\nbackend: {kind: openai}\n", "line 3: the key 'backend' .* first in line 1"),
+        ("prompt:\n  history: 20\n  'history': 5\n", "line 3: the key 'history' .* first in line 2"),
+        ("fusion: [{a: {llm: 1, llm: 1}}]\n", "line 1: the key 'llm'"),
+        ("1: a\n1: b\n", "line 2: the key '1'"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    """Key, line and file are named, however deep it is: of two values one would be lost."""
+    path = tmp_path / "twice.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"{said}.*twice.yaml.*keep one"):
+        load_config(path)
+
+
+def test_a_key_may_override_what_an_alias_brings(tmp_path: Path) -> None:
+    """That is what ``<<`` is for; and equal keys of different mappings have nothing to do with each other."""
+    path = tmp_path / "merged.yaml"
+    path.write_text(
+        "a: {b: &first {k: 1, m: 1}, c: &second {<<: *first, k: 2}}\nd: {<<: *second, k: 3}\n'1': x\n1: y\n", encoding="utf-8"
+    )
+    found = {"a": {"b": {"k": 1, "m": 1}, "c": {"k": 2, "m": 1}}, "d": {"k": 3, "m": 1}, "1": "x", 1: "y"}
+    assert load_yaml(path, "config") == found
+
+
+def test_a_date_that_does_not_exist_is_no_traceback(tmp_path: Path) -> None:
+    """YAML takes it for a date."""
+    path = tmp_path / "date.yaml"
+    path.write_text("cut: 2020-13-01\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"not YAML .*month"):
+        load_yaml(path, "suite")
 
 
 def test_configurations_nested_without_end_are_refused(tmp_path: Path) -> None:

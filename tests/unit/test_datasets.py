@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmrank.errors import CatalogError, DatasetError
-from llmrank.evaluation.data.datasets import load_interactions, load_items
+from llmrank.evaluation.data.datasets import load_interactions, load_items, source_file
 from llmrank.types import Item
 
 ATOMIC = (
@@ -89,3 +89,23 @@ def test_the_projects_own_formats_are_read_as_ever(tmp_path: Path) -> None:
     assert list(load_items(path)) == [Item("1", "Heron")]
     with pytest.raises(CatalogError, match="no such item file"):
         load_items(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+    ("films", "ratings"), [("u.item", "u.data"), ("movies.dat", "ratings.dat"), ("movies.csv", "ratings.csv")]
+)
+def test_of_a_folder_only_the_files_that_are_read_are_its_source(films: str, ratings: str, tmp_path: Path) -> None:
+    """Whatever else lies there, a run's own files for instance, is no part of the data; a file is its own source."""
+    for name in (films, ratings, "README", "results.jsonl"):
+        (tmp_path / name).touch()
+    assert source_file(tmp_path, "items") == tmp_path / films
+    assert source_file(str(tmp_path), "interactions") == tmp_path / ratings
+    assert source_file(tmp_path / "README", "cases") == tmp_path / "README"
+
+
+def test_a_folder_without_known_files_is_no_source(tmp_path: Path) -> None:
+    """The message names what is missing; cases are never a folder."""
+    with pytest.raises(DatasetError, match=r"interactions: .*no known file in the folder.*ratings\.csv"):
+        source_file(tmp_path, "interactions")
+    with pytest.raises(DatasetError, match=r"cases: is a folder.*name a file"):
+        source_file(tmp_path, "cases")

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 
+from llmrank.backends.retry import Limits, RetryBackend
 from llmrank.budget import Budget
 from llmrank.config import build_strategy
 from llmrank.driver import advance, run_flow
 from llmrank.errors import BackendError, RequestError, ServerError
+from llmrank.evaluation.records import full_cost, usage_record
 from llmrank.protocols import Flow, ModelInfo
 from llmrank.ranker import Ranker
 from llmrank.types import Completion, Item, Message, Prompt, Ranking, RankRequest, Usage
@@ -58,17 +60,17 @@ def test_a_flow_stops_at_the_first_step_with_unknown_answers() -> None:
 
 
 def test_latency_is_the_slowest_prompt_of_each_step() -> None:
-    """Prompts of a step are asked at once, steps one after the other; kept answers count as long as they took."""
+    """Prompts of a step are asked at once, steps one after the other; kept answers and failures count as long as they took."""
     answers: dict[str, Completion | BackendError] = {
         "a": Completion("x", usage=Usage(seconds=2.0, calls=1, prompt_tokens=5)),
         "b": Completion("y", usage=Usage(cache_hits=1), spared=Usage(seconds=3.0, calls=1, prompt_tokens=7)),
-        "c": ServerError("down"),
+        "c": ServerError("down").retold(usage=Usage(seconds=4.0, retries=1), spared=Usage(seconds=0.5)),
     }
     ranking = advance(two_steps([]), lambda prompt: answers[prompt.messages[0].content])
     assert isinstance(ranking, Ranking)
-    assert ranking.latency == 3.0
-    assert ranking.usage == Usage(seconds=2.0, calls=1, prompt_tokens=5, cache_hits=1)
-    assert ranking.spared == Usage(seconds=3.0, calls=1, prompt_tokens=7)
+    assert ranking.latency == 3.0 + 4.5
+    assert ranking.usage == Usage(seconds=6.0, calls=1, prompt_tokens=5, cache_hits=1, retries=1)
+    assert ranking.spared == Usage(seconds=3.5, calls=1, prompt_tokens=7)
     assert len(ranking.trace) == 3
 
 
@@ -94,6 +96,21 @@ async def test_run_flow_and_advance_agree_on_cost() -> None:
     live = await run_flow(two_steps([]), backend)
     assert live.latency == 3.0
     assert live == advance(two_steps([]), lambda prompt: Completion("x", usage=Usage(calls=1, seconds=1.5)))
+
+
+async def test_attempts_that_led_to_nothing_are_counted() -> None:
+    """Calls, retries and failures together are the requests that the server got, also of prompts that failed in the end."""
+
+    def second_time_lucky(prompt: Prompt) -> str | BackendError:
+        lucky = prompt.messages[0].content == "a" and server.prompts.count(prompt) == 2
+        return "x" if lucky else ServerError("500")
+
+    server = ScriptedBackend(second_time_lucky)
+    ranking = await run_flow(two_steps([]), RetryBackend(server, Limits(max_attempts=2, initial_wait_s=0)))
+    failed = sum(isinstance(exchange.answer, ServerError) for exchange in ranking.trace)
+    assert (failed, ranking.usage.calls, ranking.usage.retries) == (2, 1, 3)
+    assert len(server.prompts) == ranking.usage.calls + ranking.usage.retries + failed
+    assert usage_record(full_cost(ranking))["retries"] == 3
 
 
 def test_a_flow_refuses_what_rank_refuses() -> None:

@@ -65,6 +65,11 @@ def test_a_run_prints_its_forecast_and_its_results(
     assert command(monkeypatch, "eval", "compare", tmp_path / "run", "--baseline", "popularity", "--out", page) == 0
     assert "Difference" in capsys.readouterr().out
     assert "Content-Security-Policy" in page.read_text(encoding="utf-8")
+    chosen = ["--ranker", "popularity", "--ranker", "modle"]
+    assert command(monkeypatch, "eval", "compare", tmp_path / "run", *chosen) == 2
+    assert "did you mean 'model'" in capsys.readouterr().err
+    assert command(monkeypatch, "eval", "compare", tmp_path / "run", "--ranker", "popularity", "-r", "model") == 0
+    assert "model" in capsys.readouterr().out
     assert command(monkeypatch, "eval", "report", tmp_path / "run") == 0
     assert (tmp_path / "run" / "report.html").exists()
 

@@ -15,6 +15,7 @@ from llmrank.budget import TiktokenCounter
 from llmrank.catalog import Catalog
 from llmrank.config import build_strategy
 from llmrank.evaluation.cases import Case
+from llmrank.evaluation.measures.detectable import DetectableEffect
 from llmrank.evaluation.running.forecast import FREE_TOKENS, SAMPLE, Forecast, forecast
 from llmrank.prices import VARIABLE, Prices
 from llmrank.protocols import ModelInfo
@@ -148,8 +149,11 @@ def test_texts_that_are_scored_alone_are_asked_once_for_all_users(tmp_path: Path
     assert found.calls == pytest.approx(backend.usage.calls, rel=0.02)
     assert found.calls < 150 + len(CATALOG) + 1
     assert found.prompt_tokens == pytest.approx(backend.usage.prompt_tokens, rel=0.1)
+    assert any(each.startswith("this is what will be spent, with the answer cache;") for each in found.assumptions)
     with ranker(strategy, {}, CountingBackend(speaks=False)) as silent:
-        assert forecast(silent, asked[:SAMPLE], len(asked), Prices.load()).calls == 150 * 21
+        uncached = forecast(silent, asked[:SAMPLE], len(asked), Prices.load())
+    assert uncached.calls == 150 * 21
+    assert "this is what will be spent, without an answer cache" in uncached.assumptions
 
 
 def test_candidates_beyond_those_that_the_prefilter_keeps_are_not_shown() -> None:
@@ -263,14 +267,17 @@ def test_free_words_take_a_stated_number_of_tokens() -> None:
 def test_lines_are_for_people() -> None:
     """Thousands apart, twice the standard error behind, what differences can be seen, then each assumption."""
     errors = {"prompt_tokens": 1050.4, "usd": 0.02}
-    found = Forecast(1000, 310_400, 24_000, 1.5, 7200.0, ("tokens are counted by hand",), 1000, 50, errors, 0.031)
+    effect = DetectableEffect(apart=0.0438, alike=0.031, users=1000)
+    found = Forecast(1000, 310_400, 24_000, 1.5, 7200.0, ("tokens are counted by hand",), 1000, 50, errors, effect)
     assert found.lines() == [
         "1,000 requests, forecast from 50",
         "1,000 calls",
         "310,400 (± 2,101) prompt tokens, 24,000 answer tokens",
         "1.50 USD (± 0.04)",
         "about 2.0 hours",
-        "a difference of 0.031 in the primary measure is likely to be seen (80 %, at the level of 5 %)",
+        "differences in the primary measure that 1,000 users are likely to show (power 80 %, level 5 %): 0.044 between rankers "
+        "that have nothing in common, 0.031 between alike ones (correlation 0.5, such as two prompts of one model); with the "
+        "spread of a random order: measured spreads are usually larger, and `llmrank eval compare` has the figure for them",
         "assumed: tokens are counted by hand",
     ]
 

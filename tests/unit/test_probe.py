@@ -112,6 +112,18 @@ async def test_a_model_that_goes_by_taste_alone_does_as_well_with_the_control() 
     assert found["histories"]["real"] == found["histories"]["control"] == 1.0
 
 
+async def test_a_model_that_goes_by_the_last_item_alone_does_as_well_with_the_control() -> None:
+    """What was chosen last tells much of what comes next; a model that uses it has not seen the data set for that."""
+    found = await ask(lambda prompt: TITLE_OF[f"i{int(ID_OF[normal(shown(prompt)[-1])][1:]) + 1}"], titles=0)
+    assert found["histories"]["real"] == found["histories"]["control"] == 1.0
+
+
+async def test_items_that_a_user_chose_twice_are_no_trap() -> None:
+    """The shortest history with a repetition still has another order; the probe ends."""
+    repeated = [Case("twice", ("i1", "i1", "i2", "i3"), None, ("i4",)), Case("late", ("i1", "i2", "i3", "i3"), None, ("i4",))]
+    assert (await ask(cases=repeated, titles=0))["histories"]["n"] == 2
+
+
 def knowing(prefix: str, text: str) -> float:
     """A model to which true titles, and what follows the last line in the catalogue, are likely; else longer is less likely."""
     line = text.rstrip("\n")
@@ -262,11 +274,12 @@ def test_synthetic_titles_are_none_of_the_catalogue(seed: int, count: int) -> No
 @settings(max_examples=30)
 @given(st.integers(0, 10_000))
 def test_histories_are_shuffled_and_their_others_are_news(seed: int) -> None:
-    """The same items in another order; what is compared with the true next item is nothing that the user has."""
+    """The same items in another order, but for the last; what the true next item is compared with is new to the user."""
     drawn = draw_histories(CATALOG, iter(CASES), 12, seed)
     assert len(drawn) == 12
     for each in drawn:
         assert each.shuffled != each.shown
+        assert each.shuffled[-1] == each.shown[-1]
         assert sorted(item.id for item in each.shuffled) == sorted(item.id for item in each.shown)
         assert each.next.id == f"i{int(each.shown[-1].id[1:]) + 1}"
         ids = {item.id for item in each.decoys}
@@ -324,3 +337,9 @@ async def test_forms_of_answers_that_count(answer: str) -> None:
 
     found = await ask(say, titles=20, histories=0)
     assert found["titles"]["real"] == 1.0
+
+
+def test_half_a_surrogate_pair_in_a_user_id_is_no_traceback() -> None:
+    """JSON may hold it."""
+    (drawn,) = draw_histories(CATALOG, [Case("\ud800", ("i0", "i1", "i2"), None, ("i3",))], 1, 0)
+    assert drawn.next == CATALOG["i3"]

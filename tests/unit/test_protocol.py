@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+import random
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -18,7 +20,8 @@ from llmrank.catalog import Catalog
 from llmrank.config import make
 from llmrank.errors import ConfigError, DatasetError, UnknownItemError
 from llmrank.evaluation.cases import Case
-from llmrank.evaluation.data.candidates import Question, Sampled
+from llmrank.evaluation.data import chosen
+from llmrank.evaluation.data.candidates import Question, Sampled, Shuffled
 from llmrank.evaluation.data.interactions import Interaction, Interactions
 from llmrank.evaluation.data.protocol import CandidateOptions, ProtocolOptions, Split, make_cases
 from llmrank.evaluation.data.timelines import popularity
@@ -388,6 +391,78 @@ def test_given_candidates_can_be_drawn_anew(tmp_path: Path) -> None:
     assert set(case.candidates) & {"i1", "i2", "i3"} == {"i2", "i3"}
 
 
+CASES = st.lists(
+    st.tuples(
+        st.sampled_from(["u", "v", "w", "u:2"]),
+        st.lists(st.sampled_from(ITEMS[:12]), max_size=4),
+        st.lists(st.sampled_from(ITEMS[:12]), max_size=3, unique=True),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@given(cases=CASES, rows=st.none() | LOGS, users=st.none() | st.integers(1, 4), merge=st.sampled_from([1, 3, 1 << 20]))
+def test_nothing_that_the_user_chose_elsewhere_is_drawn(
+    cases: list[tuple[str, list[str], list[str]]],
+    rows: list[Interaction] | None,
+    users: int | None,
+    merge: int,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Not in the interactions, not in another case of the user: "others that the user never chose", as the sentence says."""
+    lines = [case_line(user_id, history, None, relevant) for user_id, history, relevant in cases]
+    interactions = None if rows is None else Interactions.of(rows)
+    options = sampled(20, split="given", users=users)
+    with patch.object(chosen, "MERGE", merge):
+        split = given_split(tmp_path_factory.mktemp("given"), *lines, options=options, interactions=interactions)
+    had: defaultdict[str, set[str]] = defaultdict(set)
+    for user_id, history, relevant in cases:
+        had[user_id] |= {*history, *relevant}
+    for row in rows or ():
+        had[row.user_id].add(row.item_id)
+    made_cases = list(split.cases)
+    assert len(made_cases) == split.count
+    assert made_cases == list(split.cases)
+    for case in made_cases:
+        assert case.candidates is not None
+        assert len(set(case.candidates)) == len(case.candidates) == 20
+        assert set(case.candidates) & had[case.user_id] == set(case.relevant)
+
+
+def test_each_case_of_a_user_has_draws_of_its_own(tmp_path: Path) -> None:
+    """Also with histories of one length; the draws of the first are those of the first version, whatever cases follow."""
+    line = case_line("u", ["i1", "i2"], None, ["i3"])
+    first, again, third = given_split(tmp_path, line, line, line, options=sampled(6, split="given")).cases
+    assert first == Case("u", ("i1", "i2"), ("i32", "i30", "i17", "i3", "i23", "i36"), ("i3",))
+    assert len({first.candidates, again.candidates, third.candidates}) == 3
+    assert [first] == list(given_split(tmp_path, line, options=sampled(6, split="given")).cases)
+
+
+def test_a_sample_of_users_keeps_the_draws_of_all_their_cases(tmp_path: Path) -> None:
+    """Though their lines are read in another order."""
+    lines = [case_line(f"u{number % 5}", [f"i{number % 3}"], None, ["i30"]) for number in range(20)]
+    all_of_them = list(given_split(tmp_path, *lines, options=sampled(6, split="given", users=5)).cases)
+    few = list(given_split(tmp_path, *lines, options=sampled(6, split="given", users=2)).cases)
+    assert few == all_of_them[:8]
+    in_order = list(given_split(tmp_path, *lines, options=sampled(6, split="given")).cases)
+    assert sorted(map(repr, in_order)) == sorted(map(repr, all_of_them))
+
+
+@given(user_id=st.text(st.characters(codec=None)), seed=st.integers(0, 3))
+def test_any_text_is_a_user_id(user_id: str, seed: int) -> None:
+    """Half surrogate pairs, which JSON may hold, too; what a text draws is what it drew in the first version."""
+    question = Question(user_id, (), ("i1",), {"i1"})
+    found = Sampled(ITEMS, 5, seed)(question)
+    assert len(set(found)) == 5
+    shuffled = Shuffled(lambda _: tuple(ITEMS), seed)(question)
+    assert sorted(shuffled or ()) == sorted(ITEMS)
+    if user_id.isprintable():
+        expected = list(ITEMS)
+        random.Random(f"{seed}:{user_id}").shuffle(expected)  # noqa: S311  # as the code under test
+        assert shuffled == tuple(expected)
+
+
 def test_a_list_of_the_case_file_can_stand_for_the_candidates(tmp_path: Path) -> None:
     """The first of it that were not seen; cases for which it is too short are counted."""
     lines = [
@@ -522,3 +597,8 @@ def test_options_that_do_not_fit_the_data_are_refused(tmp_path: Path) -> None:
     by_count = ProtocolOptions("given", candidates=CandidateOptions("sampled", by="popularity"))
     with pytest.raises(ConfigError, match=r"candidates\.by: needs interactions"):
         given_split(tmp_path, case_line("u", ["i1"], ["i2"], ["i2"]), options=by_count)
+
+
+def test_a_single_user_is_called_so(tmp_path: Path) -> None:
+    """One is not "all 1 users"."""
+    assert "; the only user with a case; " in given_split(tmp_path, case_line("u", ["i1"], ["i3", "i2"], ["i2"])).sentence

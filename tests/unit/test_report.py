@@ -15,14 +15,18 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 
 from llmrank.errors import DatasetError
 from llmrank.evaluation.folder import RunFolder
+from llmrank.evaluation.measures.measure import parse_measure
 from llmrank.evaluation.measures.summary import summarize, write_summary
 from llmrank.evaluation.report import write_report
 from llmrank.evaluation.report.overview import Overview
-from llmrank.evaluation.report.plots import all_figures
+from llmrank.evaluation.report.plots import all_figures, style
+from llmrank.evaluation.report.plots.slices import history_figure
 from tests.unit.sample_run import NASTY_TITLES, SCRIPT, write_sample_run
 
 ALLOWED_TAGS = frozenset(
@@ -273,13 +277,126 @@ def test_an_incomplete_run_is_called_incomplete(tmp_path: Path, monkeypatch: pyt
     assert "is no comparison" in text
 
 
+def first_cases(folder: RunFolder, count: int) -> None:
+    """Leaves the results of the first cases only."""
+    for name in folder.ranker_names:
+        path = folder.results_path(name)
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:count]))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "what"),
+    [
+        ({"split": "leave-last-out", "users": None}, "a random sample of them"),
+        ({"split": "given", "users": None}, "no random sample"),
+        ({"split": "given", "users": 64}, "a random sample of them"),
+    ],
+)
+def test_a_run_with_a_limit_is_compared_as_far_as_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: dict[str, Any], what: str
+) -> None:
+    """All rankers have ranked the same first cases: every table says which, and rankers are told apart as in a whole run."""
+    without_plots(monkeypatch)
+    folder = write_sample_run(tmp_path, rankers=4)
+    manifest = folder.manifest
+    manifest["suite"]["protocol"] = protocol
+    manifest["protocol"] = "A protocol without a full stop"
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    folder = RunFolder(tmp_path)
+    first_cases(folder, 40)
+    summary = write_summary(folder)
+    assert "40 of 64 cases are ranked, by every ranker" in summary["notes"]
+    html = write_report(folder).read_text(encoding="utf-8")
+    captions = re.findall(r"<caption><span>(.*?)</span>", html)
+    assert captions
+    assert all(caption.startswith("A protocol without a full stop. The first 40 of 64 cases, ") for caption in captions)
+    assert all(what in caption for caption in captions)
+    text = Page(html).text
+    assert "incomplete" not in text
+    assert "is no comparison" not in text
+    assert "A value is marked as best only where" in text
+    assert "goes on when" not in text
+
+
+def test_the_head_says_which_run_it_is(run: RunFolder, page: Page) -> None:
+    """The name of the run's folder and the time at which it was begun."""
+    html = (run.path / "report.html").read_text(encoding="utf-8")
+    assert f"<h1>Evaluation report of <bdi>{run.path.name}</bdi></h1>" in html
+    assert f"<title>Evaluation report of {run.path.name}: 5 rankers, 64 cases</title>" in html
+    assert "2026-11-22 02:00 UTC · 5 rankers" in page.text
+
+
+def test_brackets_are_explained_where_there_are_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without intervals there is no word of them."""
+    without_plots(monkeypatch)
+    folder = write_sample_run(tmp_path, rankers=2, cases=12)
+    write_summary(folder)
+    assert "bootstrap intervals over users" in write_report(folder).read_text(encoding="utf-8")
+
+    def no_intervals(summary: dict[str, Any]) -> None:
+        for found in summary["rankers"].values():
+            found["ci"] = dict.fromkeys(found["ci"])
+
+    edit_summary(folder, no_intervals)
+    assert "bootstrap intervals over users" not in write_report(folder).read_text(encoding="utf-8")
+
+
+def slices_of(monkeypatch: pytest.MonkeyPatch, found: list[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """The words and the Vega-Lite specification of the plot by history length of one ranker."""
+    specifications = []
+
+    def keep(chart: Any, *, key: str) -> str:
+        specifications.append(chart.to_dict())
+        return ""
+
+    monkeypatch.setattr(style, "svg", keep)
+    rankers = {"a": {"by_history": found, "metrics": {"ndcg@10": 0.5}, "cases": 9}}
+    (panel,) = history_figure(Overview({"primary": "ndcg@10", "confidence": 0.95, "rankers": rankers}, {})).panels
+    return panel.words, specifications[0]
+
+
+def test_only_a_known_interval_is_drawn_and_no_empty_bin_is_bridged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bin of one case has a point and no interval; the line breaks where a bin has no case; a share has an axis to 100."""
+    words, chart = slices_of(
+        monkeypatch,
+        [
+            {"from": 0, "to": 0, "cases": 1, "ndcg@10": 1.0000000000000002, "ci": None},
+            {"from": 1, "to": 2, "cases": 5, "ndcg@10": 0.5, "ci": [0.25, 0.75]},
+            {"from": 6, "to": 10, "cases": 3, "ndcg@10": 0.5, "ci": [0.25, 0.75]},
+        ],
+    )
+    assert "0: 100.0 (n = 1), 1–2: 50.0 [25.0, 75.0] (n = 5)" in words
+    drawn = chart["data"]["values"] if "values" in chart.get("data", {}) else chart["layer"][0]["data"]["values"]
+    assert [(row["low"], row["high"], row["line"]) for row in drawn] == [
+        (None, None, "0-0"),
+        (25.0, 75.0, "0-0"),
+        (25.0, 75.0, "0-1"),
+    ]
+    kinds = [layer["mark"]["type"] for layer in chart["layer"]]
+    assert kinds == ["line", "rule", "line"]
+    assert all(layer["encoding"]["detail"]["field"] == "line" for layer in chart["layer"] if layer["mark"]["type"] == "line")
+    assert {"filter": "isValid(datum.low)"} in chart["layer"][1]["transform"]
+    assert chart["layer"][0]["encoding"]["y"]["scale"]["domain"] == [0.0, 100.0]
+
+
+@given(st.floats(0, 100), st.floats(0.001, 60))
+def test_no_tick_of_a_share_lies_beyond_100(low: float, width: float) -> None:
+    """There may be room beyond for numbers, but nothing is written there; ticks are few, in order, and on the axis."""
+    ticks = style.ticks(parse_measure("ndcg@10"), low - 5, low + width)
+    assert ticks == sorted(ticks)
+    assert 1 <= len(ticks) <= 7
+    assert all(0 <= tick <= 100 and low - 5 - 1e-6 <= tick <= low + width + 1e-6 for tick in ticks)
+
+
 def test_a_run_without_any_result_has_a_report(tmp_path: Path) -> None:
     """Before the first case there are tables without values."""
     folder = write_sample_run(tmp_path, rankers=2, cases=10)
     for name in folder.ranker_names:
         folder.results_path(name).unlink()
     write_summary(folder)
-    assert "No ranker has a value of the primary measure yet" in write_report(folder).read_text(encoding="utf-8")
+    html = write_report(folder).read_text(encoding="utf-8")
+    assert "No ranker has a value of the primary measure yet" in html
+    assert html.count("<bdi>no results yet</bdi>") == 2
 
 
 def test_sections_that_a_summary_lacks_are_left_out(tmp_path: Path) -> None:
@@ -309,7 +426,9 @@ def test_a_summary_s_failure_rule_is_told(tmp_path: Path, monkeypatch: pytest.Mo
     folder = write_sample_run(tmp_path, rankers=4, failures="worst")
     write_summary(folder)
     assert "counts 0 in every relevance measure" in write_report(folder).read_text(encoding="utf-8")
-    assert "because it counts 0" in (tmp_path / "trec" / "README.txt").read_text(encoding="utf-8")
+    readme = (tmp_path / "trec" / "README.txt").read_text(encoding="utf-8")
+    assert "because it counts 0" in readme
+    assert "tools leave it out, while summary.json counts it 0" in readme
     failed = {
         row["case"] for row in rows(tmp_path / "cases.csv") if row["ranker"] == "gpt-listwise" and row["status"] == "error"
     }
@@ -348,13 +467,14 @@ def test_long_prompts_do_not_swell_the_page(tmp_path: Path, monkeypatch: pytest.
     assert b"characters left out" in html
 
 
-def overview(intervals: dict[str, tuple[float, float] | None]) -> Overview:
-    """Of rankers with these intervals of NDCG@10."""
+def overview(intervals: dict[str, tuple[float, float] | None], users: int = 50) -> Overview:
+    """Of rankers with these intervals of NDCG@10, from 50 cases of so many users."""
     rankers = {
         name: {
             "metrics": {"ndcg@10": 0.5 if interval is None else sum(interval) / 2},
             "ci": {"ndcg@10": interval},
             "cases": 50,
+            "users": users,
             "status": {"ok": 50},
         }
         for name, interval in intervals.items()
@@ -370,8 +490,8 @@ def overview(intervals: dict[str, tuple[float, float] | None]) -> Overview:
     return Overview(summary, {"metrics": ["ndcg@10"]})
 
 
-def clear_best(intervals: dict[str, tuple[float, float] | None]) -> str | None:
-    found = overview(intervals)
+def clear_best(intervals: dict[str, tuple[float, float] | None], users: int = 50) -> str | None:
+    found = overview(intervals, users)
     return found.clear_best(found.measures[0])
 
 
@@ -389,6 +509,31 @@ def test_the_finding_says_no_more_than_the_intervals() -> None:
     assert "no comparison" in overview({"a": None, "b": (0.1, 0.3)}).finding
     assert "overlaps with those of b and c" in overview({"a": (0.4, 0.6), "b": (0.3, 0.5), "c": (0.1, 0.45)}).finding
     assert "lies above those of all other rankers" in overview({"a": (0.4, 0.6), "b": (0.1, 0.3), "c": (0.1, 0.2)}).finding
+
+
+def test_a_few_users_have_no_winner() -> None:
+    """Below 30 users nothing is called best or above, however far apart the intervals are and however many cases they have."""
+    apart: dict[str, tuple[float, float] | None] = {"a": (0.8, 0.9), "b": (0.1, 0.2)}
+    assert clear_best(apart, users=30) == "a"
+    assert "lies above" in overview(apart, users=30).finding
+    assert clear_best(apart, users=29) is None
+    finding = overview(apart, users=29).finding
+    assert finding.startswith("a has the highest NDCG@10")
+    assert finding.endswith("The cases are of 29 users; with fewer than 30, this is no comparison.")
+    assert "lies above" not in finding
+
+
+def test_a_run_of_two_cases_declares_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever happened in them, the files say that there are too few users, and mark no value."""
+    without_plots(monkeypatch)
+    folder = write_sample_run(tmp_path, rankers=4, cases=2)
+    write_summary(folder)
+    html = write_report(folder).read_text(encoding="utf-8")
+    markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert 'class="best"' not in html
+    assert "interval lies above th" not in markdown
+    assert "with fewer than 30, this is no comparison" in markdown
+    assert "No best value is marked, because there are fewer than 30 users." in markdown
 
 
 @pytest.mark.parametrize("title", NASTY_TITLES, ids=range(len(NASTY_TITLES)))
@@ -411,7 +556,7 @@ def test_a_hostile_ranker_name_or_note_does_no_harm(tmp_path: Path, monkeypatch:
 def test_only_relevance_has_a_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A random order is the most novel, which makes it no better: such measures mark nobody, however clear the difference."""
     without_plots(monkeypatch)
-    folder = write_sample_run(tmp_path, rankers=2, cases=12)
+    folder = write_sample_run(tmp_path, rankers=2, cases=30)
     write_summary(folder)
 
     def separate(summary: dict[str, Any]) -> None:

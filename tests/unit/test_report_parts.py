@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import unicodedata
 from urllib.parse import unquote
 
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from llmrank.evaluation.cases import Case
 from llmrank.evaluation.measures.outcomes import Outcome
+from llmrank.evaluation.report.csv_files import cases_header, cases_line
 from llmrank.evaluation.report.extremes import KEPT, Extremes
 from llmrank.evaluation.report.numbers import bin_label, dollars, fixed, joined, ordinal, percent, share, significant
 from llmrank.evaluation.report.plots.cost_axis import CostAxis
@@ -62,6 +65,17 @@ def test_a_trec_id_has_no_white_space_and_can_be_undone(text: str) -> None:
     assert unquote(safe, errors="surrogatepass") == text
 
 
+@given(st.lists(anything | st.sampled_from(["=1+1", "-2", "@x", "a\rb", '"', ",", "\n"]), min_size=1, max_size=3))
+def test_ids_come_out_of_the_csv_file_as_they_went_in(user_ids: list[str]) -> None:
+    """Whatever is in them, and not made safe for spreadsheets: who joins the file with other data finds them all."""
+    usage = dict.fromkeys(("prompt_tokens", "cached_tokens", "completion_tokens", "calls", "retries"), 0)
+    record = {"status": "ok", "latency": None, "usage": usage, "error": None}
+    outcomes = [Outcome(0, Case(user_id, (), None, ()), record, (), {}) for user_id in user_ids]
+    text = cases_header([]) + "".join(cases_line("r", outcome, []) for outcome in outcomes)
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert [row["user_id"] for row in rows] == [each.encode("utf-8", "backslashreplace").decode() for each in user_ids]
+
+
 @pytest.mark.parametrize(
     ("got", "wanted"),
     [
@@ -106,7 +120,7 @@ drawn = st.lists(
 
 @given(drawn)
 def test_extremes_are_what_sorting_all_cases_would_give(cases: list[tuple[float, int | None, bool]]) -> None:
-    """Failures stand first among the worst, then low values; the best are no failures; no case is both."""
+    """Failures stand first among the worst, then low values; the best are no failures; no case is both, of few half are."""
     extremes = Extremes("ndcg@10")
     outcomes = [outcome(number, value, place, failed=failed) for number, (value, place, failed) in enumerate(cases)]
     for each in outcomes:
@@ -122,9 +136,13 @@ def test_extremes_are_what_sorting_all_cases_would_give(cases: list[tuple[float,
     worst_first = sorted(defined, key=lambda each: (not reachable(each), each.values["ndcg@10"], -depth(each), each.case))
     failed = [each for each in worst_first if each.failed]
     answered = [each for each in worst_first if not each.failed]
-    kept = failed[: max(5, KEPT - len(answered))][:KEPT]
-    assert extremes.worst == [*kept, *answered[: KEPT - len(kept)]]
+    room = min(KEPT, max(1, len(defined) // 2))
+    kept = failed[: max((room + 1) // 2, room - len(answered))][:room]
+    assert extremes.worst == [*kept, *answered[: room - len(kept)]]
     best = extremes.best
+    assert len(best) <= len(defined) // 2
+    if not failed:
+        assert len(best) == min(KEPT, len(defined) // 2)
     assert not any(each.failed for each in best)
     assert not {each.case for each in best} & {each.case for each in extremes.worst}
     values = [(reachable(each), each.values["ndcg@10"]) for each in best]

@@ -16,6 +16,7 @@ from llmrank.backends.guard import guard
 from llmrank.backends.limit import Gate
 from llmrank.backends.retry import Limits, RetryBackend
 from llmrank.errors import (
+    AuthenticationError,
     BackendError,
     ConfigError,
     DeadlineError,
@@ -360,6 +361,44 @@ def test_many_prompts_share_a_rate_limit() -> None:
 
 
 @pytest.mark.parametrize(
+    ("script", "limits", "took"),
+    [
+        ([RateLimitError("429")] * 3, Limits(max_attempts=3, jitter=False), Usage(retries=2, seconds=1.5)),
+        ([UnreachableError("down"), AuthenticationError("401")], PLAIN, Usage(retries=1, seconds=0.5)),
+        ([ServerError("500"), 1000.0], Limits(deadline_s=10, jitter=False), Usage(retries=1, seconds=10)),
+        ([ServerError("500"), ServerError("503", retry_after=90)], PLAIN, Usage(retries=1, seconds=0.5)),
+        ([ServerError("500")], Limits(max_attempts=1), Usage()),
+        ([AuthenticationError("401")], PLAIN, Usage()),
+    ],
+    ids=["attempts used up", "hopeless", "cut off", "wait too long", "one attempt", "hopeless at once"],
+)
+def test_an_error_says_what_it_took(script: list[BackendError | float], limits: Limits, took: Usage) -> None:
+    """However it ends, an error counts the attempts beyond the first and the seconds, as an answer would."""
+    with pytest.raises(BackendError) as caught:
+        run(RetryBackend(Server(*script), limits).generate(prompt()))
+    assert caught.value.usage.seconds == pytest.approx(took.seconds, abs=1e-3)
+    assert replace(caught.value.usage, seconds=took.seconds) == took
+    assert all(step.usage == Usage() for step in script if isinstance(step, BackendError))
+
+
+def test_an_error_does_not_count_the_queue() -> None:
+    """Prompts that fail after a second each, one after another through one slot, took a second each."""
+
+    class Slow(Server):
+        async def generate(self, prompt: Prompt) -> Completion:
+            """Fails after a second."""
+            await asyncio.sleep(1)
+            raise AuthenticationError("401")
+
+    async def main() -> list[Completion | BaseException]:
+        backend = RetryBackend(Slow(), PLAIN, Gate(1))
+        return await asyncio.gather(*[backend.generate(prompt(text)) for text in "abc"], return_exceptions=True)
+
+    took = [error.usage.seconds for error in run(main()) if isinstance(error, BackendError)]
+    assert took == pytest.approx([1.0] * 3, abs=1e-3)
+
+
+@pytest.mark.parametrize(
     ("field", "value"),
     [
         ("max_attempts", 0),
@@ -383,4 +422,6 @@ def test_an_error_that_many_prompts_share_is_left_as_it_is() -> None:
         with pytest.raises(UnreachableError, match=r"^down \(gave up after 2 attempts\)$") as caught:
             run(backend.generate(prompt()))
         assert caught.value.__cause__ is shared
+        assert caught.value.usage.retries == 1
     assert str(shared) == "down"
+    assert shared.usage == Usage()

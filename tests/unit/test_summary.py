@@ -18,6 +18,7 @@ from llmrank.evaluation.cases import Case
 from llmrank.evaluation.folder import Popularity, RunFolder
 from llmrank.evaluation.measures import summary as module
 from llmrank.evaluation.measures.outcomes import per_case
+from llmrank.evaluation.measures.proportions import wilson
 from llmrank.evaluation.measures.statistics import bootstrap_means
 from llmrank.evaluation.measures.summary import summarize, write_summary
 from llmrank.types import Cut, Usage
@@ -159,6 +160,16 @@ def test_money_is_known_or_it_is_not(tmp_path: Path) -> None:
     assert [each["usage"]["usd"] for each in own.values()] == [3.0, 4.0, 0.0]
 
 
+def test_a_failure_costs_time_and_no_money(tmp_path: Path) -> None:
+    """Retries and seconds of cases without an answer are in the sums; the name that was asked for needs no price."""
+    case = Case("u", (), tuple("ab"), ("a",))
+    lost = ranking(case, "ab", "error", model="x", error=ServerError("502"), usage=Usage(retries=1, seconds=2.0))
+    told = ranking(case, "ab", model="x-2025-04-14", usage=Usage(1_000_000, 0, 0, 1, retries=2, seconds=1.0))
+    prices = {"prices": {"x-2025-04-14": {"input": 2.0, "output": 8.0}}}
+    usage = only(write_run(tmp_path, [case] * 2, {"r": [told, lost]}, suite=prices))["usage"]
+    assert (usage["calls"], usage["retries"], usage["seconds"], usage["usd"]) == (1, 3, 3.0, 2.0)
+
+
 def test_a_model_of_ones_own_sends_no_bill(tmp_path: Path) -> None:
     """The kind of the backend says so."""
     cases = many(2)
@@ -194,6 +205,16 @@ def test_usage_is_summed_and_latency_has_exact_percentiles(tmp_path: Path) -> No
 def fields(each: Any) -> dict[str, Any]:
     """All of a Ranking."""
     return {name: getattr(each, name) for name in each.__dataclass_fields__}
+
+
+def test_two_perfect_cases_are_not_certain(tmp_path: Path) -> None:
+    """Two users, all found first: their mean is 1, and the interval that of 2 of 2; in bins of histories too."""
+    cases = many(4, users=2)
+    perfect = [ranking(case, [*case.relevant, *sorted({*(case.candidates or ())} - {*case.relevant})]) for case in cases]
+    found = only(write_run(tmp_path, cases, {"r": perfect}))
+    assert (found["cases"], found["users"], found["metrics"]["ndcg@10"]) == (4, 2, 1.0)
+    assert found["ci"]["ndcg@10"] == pytest.approx(list(wilson(2, 2)))
+    assert all(each["ci"] is None or each["ci"][0] < 0.5 for each in found["by_history"])
 
 
 def test_histories_are_told_apart_by_length(tmp_path: Path) -> None:

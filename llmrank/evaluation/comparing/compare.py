@@ -24,6 +24,7 @@ from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.measures.measure import Measure, parse_measure
 from llmrank.evaluation.measures.outcomes import measures_of, per_case
 from llmrank.evaluation.measures.statistics import Difference, holm, minimum_detectable_effect, paired_differences
+from llmrank.evaluation.report.numbers import joined
 
 Keys: TypeAlias = NDArray[np.bytes_]
 
@@ -34,16 +35,25 @@ KNOWLEDGE = {"items.jsonl": "items", "popularity.json": "interactions to learn f
 """Files of a run that measures beyond relevance depend on, and their names for people."""
 
 
-def compare(folders: Sequence[RunFolder], *, baseline: str | None = None, metrics: Sequence[str] | None = None) -> Comparison:
+def compare(
+    folders: Sequence[RunFolder],
+    *,
+    baseline: str | None = None,
+    rankers: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+) -> Comparison:
     """Compares the rankers of one run or of several.
 
     Only cases that every ranker has a result for count; how many that is, and of how many, is said. How failures count, the
-    confidence, the resamples and the seed are the first run's.
+    confidence, the resamples and the seed are the first run's. Rankers with the same configuration, the same templates and the
+    same values (one that two runs share, say) are one: a copy would count as one more hypothesis.
 
     Args:
         folders: The runs.
         baseline: The ranker that the others are compared with: ``ranker``, or ``run/ranker`` with several runs, where a run is
             called after its folder. None: the first.
+        rankers: What is compared, named alike; the baseline is always there, too. A ranker's own name chooses it in every run.
+            None: all.
         metrics: The measures to compare; None: all that every run has, if they have a value for each case.
 
     Raises:
@@ -54,7 +64,9 @@ def compare(folders: Sequence[RunFolder], *, baseline: str | None = None, metric
     notes = _check_alike(runs)
     measures, left_out = _measures(runs, metrics)
     contenders = _contenders(runs)
-    name = _baseline(contenders, baseline)
+    chosen = _chosen(contenders, rankers)
+    name = _baseline(chosen if baseline is None else contenders, baseline)
+    contenders = [each for each in contenders if each in chosen or each.name == name]
     found = {}
     for each in contenders:
         read = _read(each, runs[each.run], measures)
@@ -70,6 +82,8 @@ def compare(folders: Sequence[RunFolder], *, baseline: str | None = None, metric
         raise ConfigError("takes two rankers at least", field="compare", value=list(found), fix=fix)
     aligned = _aligned(found, runs)
     notes += _cases_note(len(aligned.users), found, runs)
+    aligned, folded = _folded(aligned, [each for each in contenders if each.name in found], name)
+    notes += folded
     first = next(iter(runs.values())).folder.manifest
     options = _Options(float(first.get("confidence", 0.95)), int(first.get("resamples", 2000)), int(first.get("seed", 0)))
     primary = first["primary"] if first["primary"] in [each.name for each in measures] else measures[0].name
@@ -88,14 +102,18 @@ def compare(folders: Sequence[RunFolder], *, baseline: str | None = None, metric
         users=len(np.unique(aligned.users)),
         rows=_rows(aligned, name, measures, primary, options),
         notes=tuple(dict.fromkeys([*notes, *left_out])),
+        runs=tuple((each, str(run.folder.manifest.get("created", ""))) for each, run in runs.items()),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Contender:
+    """A ranker of a run; `made` is what makes it: its configuration and its templates, or None if that is not known."""
+
     name: str
     run: str
     ranker: str
+    made: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,10 +245,30 @@ def _measures(runs: Mapping[str, _Run], wanted: Sequence[str] | None) -> tuple[t
 def _contenders(runs: Mapping[str, _Run]) -> list[_Contender]:
     several = len(runs) > 1
     return [
-        _Contender(f"{name}/{ranker}" if several else ranker, name, ranker)
+        _Contender(f"{name}/{ranker}" if several else ranker, name, ranker, _made(asked))
         for name, run in runs.items()
-        for ranker in run.folder.ranker_names
+        for ranker, asked in run.folder.manifest["rankers"].items()
     ]
+
+
+def _made(asked: Mapping[str, Any]) -> str | None:
+    """Two rankers that are made alike have the same text."""
+    if "config" not in asked:
+        return None
+    return json.dumps([asked["config"], asked.get("templates") or {}], sort_keys=True)
+
+
+def _chosen(contenders: Sequence[_Contender], wanted: Sequence[str] | None) -> list[_Contender]:
+    """The contenders of these names, in the runs' order."""
+    if wanted is None:
+        return list(contenders)
+    for name in wanted:
+        if all(name not in (each.name, each.ranker) for each in contenders):
+            known = [known for each in contenders for known in (each.name, each.ranker)]
+            raise ConfigError("no such ranker", field="rankers", value=name, fix=nearest(name, dict.fromkeys(known)))
+    if not wanted:
+        raise ConfigError("names no ranker", field="rankers", fix="name two at least, or leave it out for all")
+    return [each for each in contenders if each.name in wanted or each.ranker in wanted]
 
 
 def _baseline(contenders: Sequence[_Contender], wanted: str | None) -> str:
@@ -272,6 +310,32 @@ def _aligned(found: Mapping[str, _Read], runs: Mapping[str, _Run]) -> _Aligned:
         values[name] = read.values[at]
         users = runs[read.run].users[read.rows[at]]
     return _Aligned(users, values)
+
+
+def _folded(aligned: _Aligned, contenders: Sequence[_Contender], baseline: str) -> tuple[_Aligned, list[str]]:
+    """Makes one of those that are made alike and have the same values, with a note for each; the baseline stays.
+
+    If only one would be left, all stay: whoever compares a ranker with itself is told that there is no difference.
+    """
+    kept: dict[str, list[_Contender]] = {}
+    for each in sorted(contenders, key=lambda each: each.name != baseline):
+        same = (
+            name
+            for name, (first, *_) in kept.items()
+            if each.made is not None
+            and each.made == first.made
+            and np.array_equal(aligned.values[name], aligned.values[each.name], equal_nan=True)
+        )
+        kept.setdefault(next(same, each.name), []).append(each)
+    if len(kept) < 2:
+        return aligned, []
+    notes = [
+        f"{joined([each.name for each in alike])} are the same ranker with the same values: they count once, as {name}."
+        for name, alike in kept.items()
+        if len(alike) > 1
+    ]
+    values = {name: values for name, values in aligned.values.items() if name in kept}
+    return _Aligned(aligned.users, values), notes
 
 
 def _cases_note(common: int, found: Mapping[str, _Read], runs: Mapping[str, _Run]) -> list[str]:

@@ -67,6 +67,7 @@ class Comparison:
         cases, users: How many are common to all rankers.
         rows: By measure; within one the baseline first, then the others by the primary measure's difference, largest first.
         notes: What a reader has to know, a sentence each.
+        runs: The runs' names, and when each was begun (ISO time; empty if it is not known).
     """
 
     protocol: str
@@ -81,6 +82,7 @@ class Comparison:
     users: int
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    runs: tuple[tuple[str, str], ...] = ()
 
     @property
     def finding(self) -> str:
@@ -127,7 +129,7 @@ class Comparison:
         """One table a measure, the primary one first, ready to be shown."""
         for measure in sorted(self.measures, key=lambda each: each.name != self.primary):
             primary = measure.name == self.primary
-            columns = ["Mean", f"Difference [{100 * self.confidence:g} % interval]", "p"]
+            columns = ["Mean", f"Difference [{100 * self.confidence:g}\N{NO-BREAK SPACE}% interval]", "p"]
             columns += ["p (Holm)"] if primary else []
             yield Table(
                 key=measure.name,
@@ -191,6 +193,7 @@ class Comparison:
                 }
             contenders.setdefault(row.contender, {})[row.measure.name] = found
         return {
+            "runs": dict(self.runs),
             "protocol": self.protocol,
             "baseline": self.baseline,
             "primary": self.primary,

@@ -17,6 +17,7 @@ import jinja2
 
 from llmrank.evaluation.measures.measure import Measure
 from llmrank.evaluation.measures.statistics import Difference
+from llmrank.evaluation.report.numbers import day
 from llmrank.evaluation.report.values import label, scaled
 from llmrank.evaluation.report.visible import visible
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 WIDTH = 240
 """The width of a drawing, in pixels."""
 
-MARGIN = 14
+MARGIN = 20
 """What stays free at either side, so that the figures below the outer ticks have room."""
 
 
@@ -92,6 +93,7 @@ def page(comparison: Comparison) -> str:
         primary=label(comparison.of(comparison.primary)[0].measure),
         notes=[visible(note) for note in comparison.notes],
         sections=sections,
+        runs=[(visible(name), day(created)) for name, created in comparison.runs],
         style=style,
         style_digest=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         width=WIDTH,

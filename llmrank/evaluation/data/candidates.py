@@ -75,7 +75,7 @@ class Sampled:
         Raises:
             DatasetError: there are too few items that the user never chose.
         """
-        generator = random.Random(f"{self._seed}:{question.key or question.user_id}")  # noqa: S311  # sampling, not secrets
+        generator = _generator(self._seed, question)
         drawn = self._draw(generator, question)
         candidates = [*question.relevant, *drawn]
         generator.shuffle(candidates)
@@ -188,7 +188,7 @@ class Shuffled:
         if found is None:
             return None
         candidates = list(found)
-        random.Random(f"{self._seed}:{question.key or question.user_id}").shuffle(candidates)  # noqa: S311  # no secrets
+        _generator(self._seed, question).shuffle(candidates)
         return tuple(candidates)
 
 
@@ -205,6 +205,12 @@ def _unseen(ordered: Sequence[str], question: Question, n: int) -> tuple[str, ..
         if item_id not in seen:
             found[item_id] = None
     return tuple(found)
+
+
+def _generator(seed: int, question: Question) -> random.Random:
+    """The question's own. Bytes draw what their text does, but may hold half surrogate pairs, as ids of JSON do."""
+    key = f"{seed}:{question.key or question.user_id}".encode(errors="surrogatepass")
+    return random.Random(key)  # noqa: S311  # sampling, not secrets
 
 
 def _digest(text: str) -> bytes:

@@ -8,11 +8,30 @@ from pathlib import Path
 from llmrank.catalog import Catalog
 from llmrank.errors import DatasetError
 from llmrank.evaluation.data import jsonl, movielens
-from llmrank.evaluation.data.interaction_files import ending, find_in, open_text, separated
+from llmrank.evaluation.data.interaction_files import MOVIELENS, ending, find_in, open_text, separated
 from llmrank.evaluation.data.interactions import Interactions
 from llmrank.types import Item
 
 _TYPES = ("token", "token_seq", "float", "float_seq")
+
+
+def source_file(path: str | Path, what: str) -> Path:
+    """The one file that is read of a source: of a MovieLens folder its film file or its rating file, else the path itself.
+
+    Args:
+        path: A file, or a MovieLens folder.
+        what: What is read of it: ``items``, ``interactions``; any other source is a file.
+
+    Raises:
+        DatasetError: it is a folder, and there is no such file in it.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    known = {"items": movielens.FILES, "interactions": MOVIELENS}
+    if what not in known:
+        raise DatasetError("is a folder", field=what, value=str(path), fix="name a file")
+    return find_in(path, known[what], what)
 
 
 def load_items(path: str | Path) -> Catalog:
@@ -28,9 +47,7 @@ def load_items(path: str | Path) -> Catalog:
         CatalogError: the same, said by `Catalog.load`; or an id stands twice.
         SetupError: the format is Parquet and pyarrow is not installed.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = find_in(path, movielens.FILES, "items")
+    path = source_file(path, "items")
     if path.name in movielens.FILES:
         return Catalog(movielens.films(path))
     return Catalog(_atomic_items(path)) if ending(path) == ".item" else Catalog.load(path)

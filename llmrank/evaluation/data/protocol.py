@@ -174,7 +174,10 @@ def make_cases(
         if cases is None:
             _refuse("split", "needs a case file", "given", "name one in `cases`, or choose another split")
         retrieved = asked.by if asked.by not in (None, "embedding", "popularity") and options.source == "retrieved" else None
-        questions = GivenQuestions(cases, catalog, interactions, retrieved=retrieved, users=options.users, seed=seed)
+        sampled = options.source == "sampled"
+        questions = GivenQuestions(
+            cases, catalog, interactions, retrieved=retrieved, sampled=sampled, users=options.users, seed=seed
+        )
         splitting = "given cases"
     else:
         if interactions is None:

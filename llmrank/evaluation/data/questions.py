@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from llmrank.errors import DatasetError
 from llmrank.evaluation.cases import Case, make_case
 from llmrank.evaluation.data import jsonl
 from llmrank.evaluation.data.candidates import Question
+from llmrank.evaluation.data.chosen import Choices, Chosen
 from llmrank.evaluation.data.interactions import Interactions
 from llmrank.evaluation.data.timelines import Cutting, Timelines, popularity, survey
 from llmrank.evaluation.folder import Popularity
@@ -109,6 +110,8 @@ class GivenQuestions:
         catalog: Where all of its ids must be.
         interactions: What may be learned from, without what the cases ask for; None for nothing.
         retrieved: The name of a list in `retrieved` that stands for the candidates; None for `candidates`.
+        sampled: True gathers all that the users chose, in the interactions and in all of their cases, so that none of it is
+            drawn as a candidate that the user never chose.
         users: How many users are asked about, drawn at random; None for all.
         seed: Of the draw.
 
@@ -124,30 +127,40 @@ class GivenQuestions:
         interactions: Interactions | None,
         *,
         retrieved: str | None,
+        sampled: bool,
         users: int | None,
         seed: int,
     ) -> None:
         self._path, self._retrieved = path, retrieved
         places: dict[str, int] = {}
-        user_of, offsets = array("q"), array("q")
+        user_of, lengths, offsets = array("q"), array("q"), array("q")
         asked: list[tuple[str, str]] = []
         self.most_relevant = 0
         for line in jsonl.lines(path, "cases"):
             case = make_case(line, retrieved=retrieved)
             _check(case, catalog, line.where)
             user_of.append(places.setdefault(case.user_id, len(places)))
+            lengths.append(len(case.history))
             offsets.append(line.offset)
             self.most_relevant = max(self.most_relevant, len(case.relevant))
             asked += ((case.user_id, item_id) for item_id in case.relevant) if interactions is not None else ()
         self.training = None if interactions is None else popularity(interactions, asked)
         self._offsets: list[int] | None = None
+        self._user_of = np.array(user_of)
+        self._repeats = _repeats(self._user_of, np.array(lengths))
+        asked_users = np.ones(len(places), dtype=np.bool_)
         if users is not None:
             rank = np.full(len(places), len(places), dtype=np.int64)
             order = shuffled_by_hash(list(places), seed)[:users]
             rank[order] = np.arange(len(order))
-            ranks = rank[np.array(user_of)]
+            asked_users = rank < len(places)
+            ranks = rank[self._user_of]
             kept = [place for place in np.argsort(ranks, kind="stable").tolist() if ranks[place] < len(places)]
             self._offsets = [offsets[place] for place in kept]
+            self._user_of, self._repeats = self._user_of[kept], self._repeats[kept]
+        self._chosen: Chosen | None = None
+        if sampled:
+            self._chosen = self._gather(catalog, interactions, places, np.array(user_of), asked_users)
         self.population = len(offsets)
         self.count = self.population if self._offsets is None else len(self._offsets)
         asked_about = len(places) if users is None else min(users, len(places))
@@ -158,18 +171,54 @@ class GivenQuestions:
     def __iter__(self) -> Iterator[Question]:
         every = self._offsets is None
         lines = jsonl.lines(self._path, "cases") if every else jsonl.lines_at(self._path, self._offsets or (), "cases")
-        for line in lines:
+        for place, line in enumerate(lines):
             case = make_case(line, retrieved=self._retrieved)
+            elsewhere = set() if self._chosen is None else self._chosen.of(int(self._user_of[place]))
+            repeat = int(self._repeats[place])
             yield Question(
                 user_id=case.user_id,
                 history=case.history,
                 relevant=case.relevant,
-                chosen={*case.history, *case.relevant},
+                chosen=elsewhere.union(case.history, case.relevant),
                 query=case.query,
                 given=case.candidates,
-                # A user's later cases have longer histories: each has draws of its own.
-                key=f"{case.user_id}:{len(case.history)}",
+                # Each of a user's cases has draws of its own; mostly the length of the history tells them apart.
+                key=f"{case.user_id}:{len(case.history)}" + (f"#{repeat}" if repeat else ""),
             )
+
+    def _gather(
+        self,
+        catalog: Catalog,
+        interactions: Interactions | None,
+        places: Mapping[str, int],
+        user_of: NDArray[np.int64],
+        asked: NDArray[np.bool_],
+    ) -> Chosen | None:
+        """What users who are asked about chose beside what the case itself says; None if there is nothing of the kind."""
+        several = asked & (np.bincount(user_of, minlength=len(places)) > 1)
+        if interactions is None and not several.any():
+            return None
+        gathered = Choices([item.id for item in catalog], len(places))
+        if interactions is not None:
+            gathered.add_interactions(interactions, {user_id: place for user_id, place in places.items() if asked[place]})
+        if several.any():
+            # A second reading, so that the items of those with one case, who are most users, are never kept.
+            for user, line in zip(user_of.tolist(), jsonl.lines(self._path, "cases"), strict=True):
+                if several[user]:
+                    case = make_case(line, retrieved=self._retrieved)
+                    gathered.add(user, (*case.history, *case.relevant))
+        return gathered.whole()
+
+
+def _repeats(user_of: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each case how many earlier ones are of the same user and have as long a history."""
+    order = np.lexsort((lengths, user_of))  # stable: equal ones stay in the order of the file
+    firsts = np.ones(len(order), dtype=np.bool_)
+    firsts[1:] = (np.diff(user_of[order]) != 0) | (np.diff(lengths[order]) != 0)
+    runs = np.flatnonzero(firsts)
+    repeats = np.empty(len(order), dtype=np.int64)
+    repeats[order] = np.arange(len(order)) - np.repeat(runs, np.diff(runs, append=len(order)))
+    return repeats
 
 
 def _check(case: Case, catalog: Catalog, where: str) -> None:
@@ -186,6 +235,8 @@ def _check(case: Case, catalog: Catalog, where: str) -> None:
 
 def _sample_words(count: int, population: int) -> str:
     sample = f"{count:,} of {population:,} users with a case, drawn at random"
+    if population == 1:
+        return "the only user with a case"
     return sample if count < population else f"all {population:,} users with a case"
 
 

@@ -11,6 +11,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, pairwise
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,8 @@ class PositionBias:
         self._primary = primary
         self._tau, self._value = array("d"), array("d")
         self._target, self._row = array("q"), array("q")
-        self._as_given = self._longest = 0
+        self._lengths = array("q")
+        self._as_given = 0
 
     def add(self, row: int, outcome: Outcome) -> None:
         """Counts one outcome, which is the `row`-th of its ranker."""
@@ -73,7 +75,7 @@ class PositionBias:
         self._value.append(outcome.values[self._primary])
         self._target.append(targets[0] if len(targets) == 1 else 0)  # among several no place is the one
         self._as_given += _within(shown, outcome.question.candidates)
-        self._longest = max(self._longest, len(shown))
+        self._lengths.append(len(shown))
 
     def result(self, users: Codes, estimator: Estimator) -> dict[str, Any] | None:
         """What was found; None if no two items of any case were ranked by a model.
@@ -98,15 +100,27 @@ class PositionBias:
             "tau": found.mean,
             "ci": found.ci,
             "as_given": number(self._as_given / len(tau)),
-            "by_position": estimator.by_bin(position_bins(self._longest), target, value, who, self._primary),
+            "by_position": estimator.by_bin(position_bins(self._lengths), target, value, who, self._primary),
         }
 
 
-def position_bins(longest: int) -> list[tuple[int, int]]:
-    """The places from 1 to `longest` in 4 or 5 runs of about one length: 20 places are 1-5, 6-10, 11-15, 16-20."""
-    count = min(longest, 4 if longest % 4 == 0 else 5)
-    ends = [round(longest * part / count) for part in range(count + 1)] if count else []
-    return [(first + 1, last) for first, last in pairwise(ends)]
+def position_bins(lengths: Sequence[int]) -> list[tuple[int, int | None]]:
+    """The places of lists in 4 or 5 runs of about one length: 20 places are 1-5, 6-10, 11-15, 16-20.
+
+    Args:
+        lengths: Of the lists, in any order. Their median is what is divided, so that a few long lists do not put all others
+            into the first run.
+
+    Returns:
+        First and last place of each run; the last run has no end (None) if any list is longer than the median.
+    """
+    usual = median_low(lengths) if lengths else 0
+    count = min(usual, 4 if usual % 4 == 0 else 5)
+    ends = [round(usual * part / count) for part in range(count + 1)] if count else []
+    bins: list[tuple[int, int | None]] = [(first + 1, last) for first, last in pairwise(ends)]
+    if bins and max(lengths) > usual:
+        bins[-1] = bins[-1][0], None
+    return bins
 
 
 class Stability:
@@ -163,7 +177,7 @@ class Stability:
         if not self._cases:
             return None
         values: Values = np.array(self._values).reshape(-1, 3)
-        tau, top, overlap = estimator.columns(values, users[np.array(self._row, dtype=np.int64)])
+        tau, top, overlap = estimator.columns(values, users[np.array(self._row, dtype=np.int64)], shares=(1, 2))
         return {
             "cases": self._cases,
             "shuffles": self._shuffles,

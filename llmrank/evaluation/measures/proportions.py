@@ -6,13 +6,13 @@ import math
 from statistics import NormalDist
 
 
-def wilson(hits: int, of: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(hits: float, of: int, confidence: float = 0.95) -> tuple[float, float]:
     """The score interval of a rate (Wilson 1927, "Probable inference, the law of succession, and statistical inference").
 
     Unlike an interval from resampling it has a width also where nothing, or everything, was hit.
 
     Args:
-        hits: From 0 to `of`.
+        hits: From 0 to `of`; a sum of shares serves too, as none varies more than hits and misses with its mean.
         of: How many were tried, at least 1.
         confidence: Of the interval.
 

@@ -24,7 +24,7 @@ from llmrank.evaluation.measures.estimate import Estimator, number
 from llmrank.evaluation.measures.measure import Measure, check_measures, parse_measure
 from llmrank.evaluation.measures.outcomes import known_of, measures_of, per_case
 from llmrank.evaluation.measures.totals import Answers, Cost, Counts, Users
-from llmrank.evaluation.running.contenders import backend_kind
+from llmrank.evaluation.running.contenders import price_at
 from llmrank.prices import Prices
 from llmrank.protocols import Embedder
 from llmrank.retrieval.text import well_formed
@@ -60,10 +60,10 @@ def summarize(
         ``protocol``, ``cases`` (that all rankers have ranked), ``planned``, ``seed``, ``primary``, ``failures``,
         ``confidence``, ``resamples``, ``notes``, ``chance`` (what a random order has on average, by measure; None for whole
         catalogues), ``rankers`` and ``memorization``. Of each ranker: ``metrics`` and ``ci`` by measure (no interval for
-        measures of the run), ``cases``, ``status``, ``usage``, ``latency``, ``answers``, ``position_bias``, ``by_history``,
-        ``stability``, ``errors``, ``model``, ``strategy`` and ``fingerprints``. Shares are from 0 to 1, latencies in seconds;
-        what is not known is None. ``answers`` has shares of the cases with an answer (``..._cases``) and means over them
-        (``..._items``).
+        measures of the run), ``cases``, ``users`` (whose they are), ``status``, ``usage``, ``latency``, ``answers``,
+        ``position_bias``, ``by_history``, ``stability``, ``errors``, ``model``, ``strategy`` and ``fingerprints``. Shares are
+        from 0 to 1, latencies in seconds; what is not known is None. ``answers`` has shares of the cases with an answer
+        (``..._cases``) and means over them (``..._items``).
 
     Raises:
         ConfigError: a measure needs what the run lacks, or the primary one has no value for a case.
@@ -123,15 +123,23 @@ def _knowledge(folder: RunFolder, embedder: Embedder | None, fields: Sequence[st
 
 def _cost(folder: RunFolder, ranker: str, prices: Prices) -> Cost:
     """What the ranker's backend takes."""
-    kind = backend_kind(folder.manifest["rankers"][ranker]["config"])
-    return lambda model, usage, batch: prices.for_backend(kind, model, usage, batch=batch)
+    config = folder.manifest["rankers"][ranker]["config"]
+
+    def cost(model: str, usage: Mapping[str, Any], batch: bool) -> float | None:
+        price = price_at(config, model, prices)
+        return None if price is None else price.usd(usage, batch=batch)
+
+    return cost
 
 
 def _shortfalls(rankers: Mapping[str, Mapping[str, Any]], planned: int) -> list[str]:
-    """A sentence for each number of cases that rankers have ranked, if it is not all."""
+    """A sentence for each number of cases that rankers have ranked, if it is not all; one if it is the same for all."""
     by_count: dict[int, list[str]] = {}
     for name, found in rankers.items():
         by_count.setdefault(found["cases"], []).append(name)
+    if len(by_count) == 1:
+        # Of a run with a limit, starting it again changes nothing; which of both it is, is not in the folder.
+        return [f"{count:,} of {planned:,} cases are ranked, by every ranker" for count in by_count if count < planned]
     return [
         f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} ranked {count:,} of {planned:,} cases; "
         "the run goes on when it is started again"
@@ -160,7 +168,8 @@ def _summarize(plan: _Plan, name: str, cost: Cost) -> dict[str, Any]:
 
     who = users.codes()
     table = np.array(values).reshape(-1, len(of_case))
-    means = dict(zip(of_case, estimator.columns(table, who), strict=True))
+    shares = [column for column, measure in enumerate(of_case) if measure.unit == "share"]
+    means = dict(zip(of_case, estimator.columns(table, who, shares=shares), strict=True))
     lengths = np.array(histories, dtype=np.int64)
     metrics = {
         each.name: means[each].mean if each in means else number(of_run[each].value()) if counts.cases else None
@@ -170,6 +179,7 @@ def _summarize(plan: _Plan, name: str, cost: Cost) -> dict[str, Any]:
         "metrics": metrics,
         "ci": {each.name: means[each].ci if each in means else None for each in measures},
         "cases": counts.cases,
+        "users": len(np.unique(who)),
         "status": {status: counts.statuses[status] for status in get_args(Status)},
         "usage": counts.usage() | {"usd": counts.usd(cost)},
         "latency": counts.latency(),

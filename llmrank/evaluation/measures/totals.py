@@ -92,8 +92,8 @@ class Counts:
         """What it costs; 0 without a call, None if the price of any model that was asked is not known."""
         total = 0.0
         for (model, batch), spent in self._spent.items():
-            if not any(spent.values()):
-                continue
+            if not any(spent[name] for name in ("calls", "prompt_tokens", "completion_tokens")):
+                continue  # failures take retries and seconds, and cost nothing
             usd = cost(model, spent, batch)
             if usd is None:
                 return None

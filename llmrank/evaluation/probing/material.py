@@ -35,7 +35,10 @@ class HalvedTitle:
 
 @dataclass(frozen=True, slots=True)
 class AskedHistory:
-    """A history, the same in another order, what came next, and what did not."""
+    """A history, the same in another order, what came next, and what did not.
+
+    Both orders end with the same item: who looks only at what was chosen last does as well with either.
+    """
 
     shown: tuple[Item, ...]
     shuffled: tuple[Item, ...]
@@ -110,11 +113,14 @@ def _usable(case: Case, catalog: Catalog) -> bool:
 
 def _history(catalog: Catalog, case: Case, seed: int) -> AskedHistory | None:
     """None for a user who has nearly all of the catalogue."""
-    generator = random.Random(f"{seed}:{case.user_id}")  # noqa: S311  # sampling, not secrets
+    # Bytes draw what their text does, but may hold half surrogate pairs, as ids of JSON do.
+    generator = random.Random(f"{seed}:{case.user_id}".encode(errors="surrogatepass"))  # noqa: S311  # sampling, not secrets
     shown = tuple(catalog[item_id] for item_id in case.history[-SHOWN_HISTORY:])
-    shuffled = shown
-    while [item.id for item in shuffled] == [item.id for item in shown]:
-        shuffled = tuple(generator.sample(shown, len(shown)))
+    # A history has 3 different items or more, so that there is another order of all but the last.
+    *before, last = shown
+    others = before
+    while [item.id for item in others] == [item.id for item in before]:
+        others = generator.sample(before, len(before))
     had = {*case.history, *case.relevant}
     decoys: dict[str, Item] = {}
     for _ in range(100 * OTHERS):
@@ -122,7 +128,7 @@ def _history(catalog: Catalog, case: Case, seed: int) -> AskedHistory | None:
         if item.id not in had:
             decoys[item.id] = item
         if len(decoys) == OTHERS:
-            return AskedHistory(shown, shuffled, catalog[case.relevant[0]], tuple(decoys.values()))
+            return AskedHistory(shown, (*others, last), catalog[case.relevant[0]], tuple(decoys.values()))
     return None
 
 

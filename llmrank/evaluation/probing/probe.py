@@ -8,13 +8,15 @@ variable `dataset` gives it (Golchin and Surdeanu 2024, arXiv:2308.08493). Two t
 titles     The first half of a title's words is shown. Control: a synthetic catalogue, in which each first half is joined to the
            second half of another title: the same words, but no title.
 histories  A user's history is shown in order, without candidates; what the case asks for comes next. Control: the same
-           history in shuffled order: who knows only the user's taste does as well without the order.
+           history shuffled but for its last item, which stays: who knows only the user's taste, or goes only by what was
+           chosen last, does as well without the order.
 
 Method ``complete``, for models that generate: the model writes what comes next. Method ``score``, for models that tell
 likelihoods (and may be too small to follow an instruction): the true end has to be likelier than 9 others; chance is 10 %.
 
 What it does not show: a true second half is also better language than one from another title, and the order of a history
-also tells what is recent. So a difference is a reason to doubt, and none, in a small sample, no proof: mind the intervals.
+also tells where a user's taste went. So a difference is a reason to doubt and no proof that the model has seen the data set;
+nor is none, in a small sample, a proof that it has not: mind the intervals.
 """
 
 from __future__ import annotations
@@ -103,7 +105,7 @@ async def probe(
 
     prompts = await asyncio.to_thread(write)  # it counts tokens, for which some backends ask their server
     answers = await _ask_all(backend, prompts)
-    usage = sum((answer.usage + answer.spared for answer in answers if isinstance(answer, Completion)), Usage())
+    usage = sum((answer.usage + answer.spared for answer in answers), Usage())
     of_titles, of_histories = answers[: len(asked_titles)], answers[len(asked_titles) :]
     pairs = zip(of_histories[::2], of_histories[1::2], strict=True)
     return {

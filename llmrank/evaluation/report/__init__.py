@@ -41,7 +41,7 @@ def write_report(folder: RunFolder) -> Path:
     extremes = _write_cases(folder, overview)
     figures, no_figures = _figures(overview)
     target = folder.path / "report.html"
-    write_whole(target, page(overview, tables, figures, no_figures, extremes, folder.catalog))
+    write_whole(target, page(overview, tables, figures, no_figures, extremes, folder.catalog, folder.path.resolve().name))
     return target
 
 

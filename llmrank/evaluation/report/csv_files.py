@@ -49,8 +49,9 @@ def cases_line(ranker: str, outcome: Outcome, measures: Sequence[Measure]) -> st
 
 def _line(cells: Sequence[object]) -> str:
     buffer = io.StringIO(newline="")
-    csv.writer(buffer, lineterminator="\n").writerow(
+    # Written with \r\n, or Python 3.11 would not quote a cell that holds a \r alone, and readers would end the line there.
+    csv.writer(buffer, lineterminator="\r\n").writerow(
         "" if cell is None or (isinstance(cell, float) and math.isnan(cell)) else cell for cell in cells
     )
     # Half surrogate pairs, which JSON may hold, cannot be written as UTF-8.
-    return buffer.getvalue().encode("utf-8", "backslashreplace").decode("utf-8")
+    return (buffer.getvalue().removesuffix("\r\n") + "\n").encode("utf-8", "backslashreplace").decode("utf-8")

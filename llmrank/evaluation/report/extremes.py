@@ -10,7 +10,7 @@ from llmrank.evaluation.measures.outcomes import Outcome
 
 KEPT = 10
 """How many of each a report shows."""
-FAILURES = 5
+FAILURES = KEPT // 2
 """How many of the worst may be failures, where there are other cases: a wrong order can be seen only where there is one."""
 
 _Key: TypeAlias = tuple[bool, float, int, int]
@@ -21,7 +21,8 @@ class Extremes:
 
     Of the worst, failures stand first, then the lowest values; of equal values the case whose first relevant item stands
     lowest, then the earlier case. Cases whose relevant items no order can reach come after all others. The best are the
-    highest values of cases that are no failures.
+    highest values of cases that are no failures. Of few cases, half at most are among the worst and half among the best; of a
+    single one, it is shown as the worst.
 
     Args:
         measure: The name of a measure that has a value for each case.
@@ -30,6 +31,7 @@ class Extremes:
     def __init__(self, measure: str) -> None:
         self._measure = measure
         self._failed, self._worst, self._best = _Heap(KEPT), _Heap(KEPT), _Heap(2 * KEPT)
+        self._seen = 0
 
     def add(self, outcome: Outcome) -> None:
         """Looks at one more case; one for which the measure is not defined is neither good nor bad."""
@@ -38,6 +40,7 @@ class Extremes:
         value = outcome.values[self._measure]
         if math.isnan(value):
             return
+        self._seen += 1
         badness: _Key = (depth is not None, -value, depth or 0, -outcome.case)
         if outcome.failed:
             self._failed.push(badness, outcome)
@@ -48,15 +51,17 @@ class Extremes:
     @property
     def worst(self) -> list[Outcome]:
         """At most `KEPT`, the worst first, failures before all."""
+        room = min(KEPT, max(1, self._seen // 2))
         answered = self._worst.highest()
-        failures = self._failed.highest()[: max(FAILURES, KEPT - len(answered))]
-        return failures + answered[: KEPT - len(failures)]
+        failures = self._failed.highest()[: min(room, max((room + 1) // 2, room - len(answered)))]
+        return failures + answered[: room - len(failures)]
 
     @property
     def best(self) -> list[Outcome]:
         """At most `KEPT`, the best first; none that is among the worst."""
         shown = {outcome.case for outcome in self.worst}
-        return [outcome for outcome in self._best.highest() if outcome.case not in shown][:KEPT]
+        room = min(KEPT, self._seen // 2)
+        return [outcome for outcome in self._best.highest() if outcome.case not in shown][:room]
 
 
 class _Heap:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from datetime import datetime
+
+from llmrank.evaluation.report.visible import visible
 
 MISSING = "–"
 
@@ -59,6 +62,15 @@ def bin_label(first: int, last: int | None) -> str:
     if last is None:
         return f"{first}+"
     return str(first) if first == last else f"{first}–{last}"
+
+
+def day(time: str) -> str:
+    """An ISO time as a day and a minute: ``2026-11-22 02:00 UTC``; what is none stays as it is, without what hides."""
+    try:
+        moment = datetime.fromisoformat(time)
+    except ValueError:
+        return visible(time)
+    return f"{moment:%Y-%m-%d %H:%M} {moment.tzname() or ''}".strip()
 
 
 def joined(words: Sequence[str]) -> str:

@@ -16,6 +16,9 @@ FAILED = ("fallback", "error")
 
 STATUSES = ("ok", "repaired", "partial", "fallback", "error")
 
+FEW_USERS = 30
+"""From so many users on rankers are told apart: with fewer, bootstrap intervals are known to be too short."""
+
 _BROWSED = "ndcg@10"
 _MANY_FAILURES = 0.1
 """From this part of failures on, a ranker has a warning."""
@@ -37,8 +40,22 @@ class Overview:
 
     @property
     def protocol(self) -> str:
-        """How cases were made, in one sentence; the caption of every table."""
-        return visible(self.summary["protocol"])
+        """How cases were made, and which of them were ranked if not all; the caption of every table."""
+        protocol = visible(self.summary["protocol"])
+        return f"{protocol.rstrip('.')}. {self.extent}" if self.extent else protocol
+
+    @property
+    def extent(self) -> str:
+        """Which cases every ranker has ranked, if it is the same number and not all of them; else empty."""
+        counts = {found["cases"] for found in self.summary["rankers"].values()}
+        ranked, planned = max(counts, default=0), self.summary["planned"]
+        if len(counts) != 1 or not 0 < ranked < planned:
+            return ""
+        protocol = self.manifest["suite"].get("protocol") or {}
+        # Cases of a file stand in its order, unless users are drawn from it; all others in a random one.
+        random = protocol.get("split") != "given" or protocol.get("users") is not None
+        which = "which are a random sample of them" if random else "in the order of the case file, so no random sample"
+        return f"The first {ranked:,} of {planned:,} cases, {which}."
 
     @property
     def primary(self) -> str:
@@ -74,8 +91,19 @@ class Overview:
 
     @property
     def incomplete(self) -> dict[str, int]:
-        """How many cases each ranker has results for that lacks some."""
-        return {name: found["cases"] for name, found in self.rankers.items() if found["cases"] < self.summary["planned"]}
+        """How many cases each ranker has results for that lacks some which another one has; see `extent`."""
+        most = max((found["cases"] for found in self.summary["rankers"].values()), default=0)
+        return {name: found["cases"] for name, found in self.rankers.items() if found["cases"] < most}
+
+    @property
+    def users(self) -> int:
+        """Of how many users the cases are that a ranker has ranked; of rankers that ranked different cases, the fewest."""
+        return min((found["users"] for found in self.summary["rankers"].values()), default=0)
+
+    @property
+    def too_few(self) -> bool:
+        """True if there are too few users to tell rankers apart."""
+        return self.users < FEW_USERS
 
     def interval(self, ranker: str, measure: str) -> tuple[float, float] | None:
         """A ranker's interval, if it has one."""
@@ -84,12 +112,13 @@ class Overview:
     def clear_best(self, measure: Measure) -> str | None:
         """The ranker whose interval of a relevance measure lies wholly above all others' intervals, if there is one.
 
-        None too if an interval is not known, or if the rankers did not rank the same cases. The rule is cautious: rankers are
-        compared on the same cases, so a paired comparison tells more of them apart.
+        None too if an interval is not known, if there are fewer than `FEW_USERS` users, or if the rankers did not rank the
+        same cases. The rule is cautious: rankers are compared on the same cases, so a paired comparison tells more of them
+        apart.
         """
         known = {name: self.interval(name, measure.name) for name in self.rankers}
         bounds = {name: interval for name, interval in known.items() if interval is not None}
-        if len(bounds) < max(2, len(known)) or self.incomplete:
+        if len(bounds) < max(2, len(known)) or self.incomplete or self.too_few:
             return None
         best = max(bounds, key=lambda name: bounds[name][0])
         return best if all(high < bounds[best][0] for name, (_, high) in bounds.items() if name != best) else None
@@ -130,6 +159,9 @@ class Overview:
             return sentence
         if self.incomplete:
             return f"{sentence} The run is incomplete, so this is no comparison."
+        if self.too_few:
+            whose = "1 user" if self.users == 1 else f"{self.users} users"
+            return f"{sentence} The cases are of {whose}; with fewer than {FEW_USERS}, this is no comparison."
         if any(self.interval(name, measure.name) is None for name in valued):
             return f"{sentence} Without intervals, this is no comparison."
         others = [visible(name) for name in valued[1:] if self._overlap(first, name)]

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from llmrank.catalog import Catalog
 from llmrank.evaluation.report.case_view import CaseView, case_view
 from llmrank.evaluation.report.extremes import FAILURES, KEPT, Extremes
-from llmrank.evaluation.report.numbers import percent
+from llmrank.evaluation.report.numbers import day, percent
 from llmrank.evaluation.report.overview import STATUSES, Overview
 from llmrank.evaluation.report.parts import Figure, Table
 from llmrank.evaluation.report.tables.memorization import memorization_examples
@@ -49,6 +49,7 @@ def page(
     no_figures: str | None,
     extremes: Mapping[str, Extremes],
     catalog: Catalog,
+    name: str = "",
 ) -> Iterator[str]:
     """The chunks of the page.
 
@@ -59,6 +60,7 @@ def page(
         no_figures: Why there are none, or None.
         extremes: By ranker, its worst and best cases.
         catalog: Has the titles.
+        name: What the run is called: its folder's name.
     """
     environment = Environment(
         loader=PackageLoader("llmrank.evaluation.report", "."),
@@ -71,6 +73,8 @@ def page(
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     yield from environment.get_template("report.html.jinja").generate(
         overview=overview,
+        name=visible(name),
+        created=day(str(overview.manifest.get("created", ""))),
         measure=label(overview.browsed),
         tables=tables,
         figures=figures,
@@ -103,7 +107,8 @@ def _browsable(overview: Overview, extremes: Mapping[str, Extremes], catalog: Ca
             for outcomes in (chosen.worst, chosen.best)
         )
         model = f"{visible(found['model'])}; " if found.get("model") else ""
-        yield Browsable(_anchor(place), visible(name), f"{model}{found['cases']:,} cases: {statuses}", worst, best)
+        line = f"{model}{found['cases']:,} cases: {statuses}" if found["cases"] else "no results yet"
+        yield Browsable(_anchor(place), visible(name), line, worst, best)
 
 
 def _anchor(place: int) -> str:

@@ -25,6 +25,7 @@ ITEM    the item's id. White space, control characters and % in it are percent-e
 SCORE   only says the order: it falls by 1 from place to place, so that no tool has to break a tie.
 {failures}
 A case that a ranker has not ranked yet has no lines in its run; tools count it 0, while summary.json leaves it out.
+A case without anything relevant has no lines in qrels.txt; tools leave it out, while summary.json counts it 0.
 
 For instance: ir_measures qrels.txt RANKER.run nDCG@10 RR Success@10
 """

@@ -1,16 +1,14 @@
-"""Questions go in, each comes back with the record of its ranking: asked from here, from a Ray cluster, or by files."""
+"""Questions go in, each comes back with the record of its ranking: asked from here, or by files (Ray: on_ray.py)."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from llmrank.errors import AnswersPendingError, LLMRankError
-from llmrank.evaluation.folder import RunFolder
+from llmrank.errors import AnswersPendingError
 from llmrank.evaluation.records import full_record
 from llmrank.evaluation.running.contenders import Contender
 from llmrank.evaluation.running.meter import Meter
@@ -38,6 +36,14 @@ Answered: TypeAlias = Generator[tuple[int, dict[str, Any]], None, None]
 
 class RunStoppedError(Exception):
     """A run ends here, for now; the message says why, and what to do."""
+
+
+class BrokenError(RunStoppedError):
+    """What would be wrong with every case: a key, a model that is not there, no credit."""
+
+
+class OutOfBudgetError(RunStoppedError):
+    """Nothing more may be spent."""
 
 
 def ask_here(contender: Contender, questions: Iterator[Question], purse: Purse, *, trace: bool) -> Answered:
@@ -114,69 +120,6 @@ def _files(progress: BatchProgress) -> str:
     """How far a batch's files are."""
     states = ", ".join(f"{count} {state}" for state, count in progress.states.items() if count)
     return f"wave {progress.wave}: {progress.requests:,} requests; files: {states}" if progress.wave else ""
-
-
-def ask_on_ray(
-    folder: RunFolder,
-    name: str,
-    config: Mapping[str, Any],
-    wanted: set[int],
-    *,
-    rows: int,
-    workers: int,
-    address: str | None,
-    trace: bool,
-    spend: Callable[[str, Usage], None],
-) -> Answered:
-    """Asks on a Ray cluster, shard by shard, in whatever order they are done.
-
-    The shards are of all cases, so that they stay the same in every session, and only those with a wanted case are ranked.
-
-    Args:
-        folder: The run's; on a cluster of several machines, one that all of them see.
-        name: The ranker's name.
-        config: The ranker's configuration.
-        wanted: The numbers of the cases without a result.
-        rows: Cases in a shard.
-        workers: Shards at once, at most.
-        address: The cluster's; None for one on this machine.
-        trace: Keeps prompts and raw answers.
-        spend: Told of each shard's model and usage.
-    """
-    from llmrank.scale.engines import RayOptions, rank_shards
-    from llmrank.scale.schema import read_records
-    from llmrank.scale.split import split_requests
-
-    place = folder.path / "shards" / f"{rows}-rows"
-    shards = split_requests((case.request for case in folder.cases()), place / "cases", rows)
-    with_wanted = [shards[number] for number in sorted({case // rows for case in wanted})]
-    reports = rank_shards(
-        with_wanted,
-        place / name,
-        config=config,
-        catalog=folder.path / "data" / "items.jsonl",
-        engine="ray",
-        ray=RayOptions(workers=workers, address=address),
-        keep="trace" if trace else "record",
-        redo="errors",
-    )
-    answered = False
-    with closing(reports):  # type: ignore[type-var]  # it is a generator
-        try:
-            for report in reports:
-                if report.error is not None:
-                    raise report.error
-                for number, record in enumerate(read_records(report.target)):
-                    case = int(record.pop("case"))
-                    if number == 0:
-                        spend(record["model"], report.spent)
-                    if case in wanted:
-                        answered = True
-                        yield case, record
-        except LLMRankError as error:  # what no other shard would be spared; the shards that are whole stay
-            if not answered:
-                raise
-            raise RunStoppedError(f"{type(error).__name__}: {error}; run again to go on when it is mended") from error
 
 
 def spender(meter: Meter, name: str, price_of: Callable[[str], Price | None], *, batch: bool) -> Callable[[str, Usage], None]:

@@ -112,7 +112,8 @@ class RandomBaseline(Baseline):
         if not self._whole(request):
             return Ordered(sorted(request.candidates, key=lambda item: self._chance(request, item)))
         seen = _seen(request)
-        generator = random.Random(f"{self.seed}:{request.user_id or ''}")  # noqa: S311  # sampling, not secrets
+        key = f"{self.seed}:{request.user_id or ''}".encode(errors="surrogatepass")
+        generator = random.Random(key)  # noqa: S311  # sampling, not secrets
         size = len(self.catalog)
         drawn = (self.catalog.items[place] for place in generator.sample(range(size), min(size, MOST_RANKED + len(seen))))
         return Ordered(list(itertools.islice((item for item in drawn if item.id not in seen), MOST_RANKED)))

@@ -20,6 +20,7 @@ from llmrank.budget import DEFAULT_WINDOW, Budget, tiktoken_counter
 from llmrank.driver import advance
 from llmrank.errors import InputError, RequestError
 from llmrank.evaluation.cases import Case
+from llmrank.evaluation.measures.detectable import DetectableEffect
 from llmrank.prices import MILLION, VARIABLE, Prices
 from llmrank.protocols import Backend, TokenCounter
 from llmrank.ranker import MOST_UNFILTERED, Ranker
@@ -53,8 +54,8 @@ class Forecast:
         sampled: How many of them were looked at.
         standard_error: Of `calls`, `prompt_tokens`, `completion_tokens` and (where it is known) `usd`, from the differences
             between the requests looked at; 0 if these are all.
-        minimum_detectable_effect: The smallest difference in the primary measure that so many cases are likely to show
-            (`statistics.minimum_detectable_effect`), where the caller has set it.
+        minimum_detectable_effect: The smallest differences in the primary measure that the cases are likely to show, where the
+            caller has set them.
     """
 
     calls: int
@@ -66,7 +67,7 @@ class Forecast:
     requests: int = 0
     sampled: int = 0
     standard_error: Mapping[str, float] = field(default_factory=dict)
-    minimum_detectable_effect: float | None = None
+    minimum_detectable_effect: DetectableEffect | None = None
 
     def lines(self) -> list[str]:
         """The forecast for people: what will be asked, what it costs, how long it takes, and each assumption."""
@@ -82,8 +83,7 @@ class Forecast:
             found.append(f"{_money(self.usd)} USD" + (f" (± {_money(2 * error)})" if error else ""))
         found.append("time unknown before the first answers" if self.seconds is None else f"about {_duration(self.seconds)}")
         if self.minimum_detectable_effect is not None:
-            effect = f"{self.minimum_detectable_effect:.3f}"
-            found.append(f"a difference of {effect} in the primary measure is likely to be seen (80 %, at the level of 5 %)")
+            found.append(self.minimum_detectable_effect.line())
         return [*found, *(f"assumed: {each}" for each in self.assumptions)]
 
     def _with_error(self, name: str) -> str:
@@ -310,6 +310,11 @@ def _assumptions(ranker: Ranker, budget: Budget, counter: TokenCounter, tally: _
             if keeps
             else "a text that is scored by itself is asked anew for each user, as no answers are kept"
         )
+    found.append(
+        "this is what will be spent, with the answer cache; the report counts each case as if ranked alone, which may be more"
+        if keeps
+        else "this is what will be spent, without an answer cache"
+    )
     found.append("no retries, no discount for prompts that a server still has in its cache, and no answers from earlier runs")
     if _seconds(ranker.backend, Usage()) is not None:
         found.append(f"the embedded model reads {LOCAL_READS} and writes {LOCAL_WRITES} tokens a second, as on 2 cores")

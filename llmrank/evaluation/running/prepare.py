@@ -24,7 +24,7 @@ from llmrank.catalog import Catalog
 from llmrank.config import build_embedder
 from llmrank.errors import ConfigError, DatasetError, shorten
 from llmrank.evaluation.cases import Case, json_line, write_cases
-from llmrank.evaluation.data.datasets import load_items
+from llmrank.evaluation.data.datasets import load_items, source_file
 from llmrank.evaluation.data.interactions import Interactions
 from llmrank.evaluation.data.protocol import make_cases
 from llmrank.evaluation.folder import RunFolder, write_whole
@@ -32,7 +32,7 @@ from llmrank.evaluation.measures.measure import check_measures, parse_measure
 from llmrank.evaluation.running.contenders import model_of
 from llmrank.evaluation.suite import Suite
 from llmrank.retrieval.vectors import close_embedder
-from llmrank.scale.recipe import shaping
+from llmrank.scale.recipe import file_digest, shaping
 
 FORMAT = 1
 """The version of a run folder's form."""
@@ -88,7 +88,7 @@ def prepare(
     folder = RunFolder(out)
     given = given or Given()
     sources = _sources(suite, given)
-    digests = {name: {"path": str(path), "sha256": digest(path)} for name, path in sources.items()}
+    digests = {name: {"path": str(path), "sha256": file_digest(source_file(path, name))} for name, path in sources.items()}
     digests |= _digests_of(given)
     untouched = _untouched(folder)
     if not folder.exists and not untouched:
@@ -126,7 +126,7 @@ def _check_frozen(folder: RunFolder) -> None:
     """Refuses data that were edited since they were frozen."""
     for name, expected in folder.manifest["frozen"].items():
         path = folder.path / "data" / name
-        if not path.exists() or digest(path) != expected:
+        if not path.exists() or file_digest(path) != expected:
             fix = "put back what was there, or name another folder with --out"
             raise DatasetError("is not what was frozen when the run began", field="run", value=str(path), fix=fix)
 
@@ -153,18 +153,6 @@ def _text_digest(texts: Iterable[str]) -> str:
     total = hashlib.sha256()
     for text in texts:
         total.update(text.encode(errors="surrogatepass"))
-    return total.hexdigest()
-
-
-def digest(path: Path) -> str:
-    """The SHA-256 of a file, or of all files of a folder with their names."""
-    total = hashlib.sha256()
-    for each in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if each.is_file():
-            if path.is_dir():
-                total.update(f"{each.relative_to(path)}\0".encode())
-            with each.open("rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
 
 
@@ -235,7 +223,7 @@ def _freeze(suite: Suite, folder: RunFolder, sources: Mapping[str, Path], given:
         "cases": counted.count,
         "items": len(catalog),
         "notes": list(split.notes),
-        "frozen": {path.name: digest(path) for path in sorted(data.iterdir())},
+        "frozen": {path.name: file_digest(path) for path in sorted(data.iterdir())},
     }
 
 

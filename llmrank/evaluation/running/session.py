@@ -29,7 +29,6 @@ from llmrank.evaluation.running.asking import (
     RunStoppedError,
     ask_here,
     ask_in_batches,
-    ask_on_ray,
     spender,
 )
 from llmrank.evaluation.running.baselines import Baseline
@@ -37,6 +36,7 @@ from llmrank.evaluation.running.contenders import build_contender, is_baseline, 
 from llmrank.evaluation.running.forecast import Forecast, forecast
 from llmrank.evaluation.running.log import ResultLog
 from llmrank.evaluation.running.meter import Meter
+from llmrank.evaluation.running.on_ray import ask_on_ray
 from llmrank.evaluation.running.pace import Pace, Purse, WatchedBackend
 from llmrank.evaluation.suite import StabilityOptions, Suite
 from llmrank.prices import Prices

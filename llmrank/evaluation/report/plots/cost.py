@@ -64,7 +64,8 @@ def _chart(overview: Overview, measure: Measure, costs: Mapping[str, float], tit
     alt = style.altair()
     names = style.short_names(list(costs))
     rows = [_row(overview, measure, name) for name in costs]
-    low, high = min(row["low"] for row in rows), max(row["high"] for row in rows)
+    ends = [end for row in rows for end in (row["value"], row["low"], row["high"]) if end is not None]
+    low, high = min(ends), max(ends)
     margin = 0.06 * ((high - low) or 1)
     top, bottom = high + margin, low - margin
     per_pixel = (top - bottom) / _HEIGHT
@@ -92,20 +93,22 @@ def _chart(overview: Overview, measure: Measure, costs: Mapping[str, float], tit
         "value:Q",
         title=heading(measure),
         scale=alt.Scale(domain=[bottom, top], nice=False, zero=False),
-        axis=alt.Axis(tickCount=6, domain=False, ticks=False),
+        axis=alt.Axis(values=style.ticks(measure, bottom, top), domain=False, ticks=False),
     )
     base = alt.Chart(alt.Data(values=rows))
     lines = alt.Chart(alt.Data(values=leaders)).mark_rule(color=style.QUIET, strokeWidth=0.8)
     words = alt.Chart(alt.Data(values=texts)).mark_text(align="left", baseline="middle", fontSize=11)
     return alt.layer(
-        base.mark_rule(color=style.ACCENT, strokeWidth=1.5, opacity=0.35).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
+        base.transform_filter("isValid(datum.low)")
+        .mark_rule(color=style.ACCENT, strokeWidth=1.5, opacity=0.35)
+        .encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
         lines.encode(x=x, x2="x2:Q", y=y, y2="value2:Q"),
         base.mark_circle(color=style.ACCENT, size=70, opacity=1).encode(x=x, y=y),
         words.encode(x=x, y=y, text="text:N"),
     ).properties(width=_WIDTH, height=_HEIGHT)
 
 
-def _row(overview: Overview, measure: Measure, name: str) -> dict[str, float]:
-    value = overview.rankers[name]["metrics"][measure.name]
-    low, high = overview.interval(name, measure.name) or (value, value)
-    return {"value": scaled(measure, value), "low": scaled(measure, low), "high": scaled(measure, high)}
+def _row(overview: Overview, measure: Measure, name: str) -> dict[str, Any]:
+    interval = overview.interval(name, measure.name)
+    low, high = (scaled(measure, end) for end in interval) if interval else (None, None)
+    return {"value": scaled(measure, overview.rankers[name]["metrics"][measure.name]), "low": low, "high": high}

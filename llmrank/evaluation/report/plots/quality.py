@@ -37,31 +37,39 @@ def _chart(overview: Overview, measure: Measure) -> Any:
     for name, found in overview.rankers.items():
         value = found["metrics"].get(measure.name)
         if value is not None:
-            low, high = overview.interval(name, measure.name) or (value, value)
+            interval = overview.interval(name, measure.name)
+            low, high = (scaled(measure, end) for end in interval) if interval else (None, None)
             rows.append(
                 {
                     "ranker": names[name],
                     "value": scaled(measure, value),
-                    "low": scaled(measure, low),
-                    "high": scaled(measure, high),
+                    "low": low,
+                    "high": high,
+                    "end": scaled(measure, value) if high is None else high,
                     "text": value_text(measure, value),
                 }
             )
     chance = (overview.summary.get("chance") or {}).get(measure.name)
-    lowest = min([row["low"] for row in rows] + ([] if chance is None else [scaled(measure, chance)]))
-    highest = max(row["high"] for row in rows)
+    lowest = min(
+        [row["value"] if row["low"] is None else row["low"] for row in rows]
+        + ([] if chance is None else [scaled(measure, chance)])
+    )
+    highest = max([row["end"] for row in rows] + ([] if chance is None else [scaled(measure, chance)]))
     room = 0.2 * ((highest - lowest) or 1)  # for the numbers beside the intervals
     base = alt.Chart(alt.Data(values=rows)).encode(
         y=alt.Y("ranker:N", sort=list(names.values()), title=None, axis=alt.Axis(ticks=False, domain=False, labelPadding=8))
     )
-    scale = alt.Scale(domain=[lowest - 0.05 * (highest - lowest), highest + room], nice=False, zero=False)
-    axis = alt.Axis(tickCount=5, grid=True, domain=False, ticks=False)
+    begin, end = lowest - 0.05 * ((highest - lowest) or 1), highest + room
+    scale = alt.Scale(domain=[begin, end], nice=False, zero=False)
+    axis = alt.Axis(values=style.ticks(measure, begin, end), grid=True, domain=False, ticks=False)
     layers = [
-        base.mark_rule(strokeWidth=2, color=style.ACCENT).encode(x=alt.X("low:Q"), x2="high:Q"),
+        base.transform_filter("isValid(datum.low)")
+        .mark_rule(strokeWidth=2, color=style.ACCENT)
+        .encode(x=alt.X("low:Q"), x2="high:Q"),
         base.mark_circle(size=60, opacity=1, color=style.ACCENT).encode(
             x=alt.X("value:Q", scale=scale, axis=axis, title=heading(measure))
         ),
-        base.mark_text(align="left", dx=6, fontSize=11).encode(x="high:Q", text="text:N"),
+        base.mark_text(align="left", dx=6, fontSize=11).encode(x="end:Q", text="text:N"),
     ]
     if chance is not None:
         line = alt.Chart(alt.Data(values=[{"chance": scaled(measure, chance)}]))

@@ -10,12 +10,14 @@ from llmrank.evaluation.report.numbers import bin_label
 from llmrank.evaluation.report.overview import Overview
 from llmrank.evaluation.report.parts import Figure, Panel
 from llmrank.evaluation.report.plots import style
-from llmrank.evaluation.report.values import heading, known_interval, label, scaled, value_text
+from llmrank.evaluation.report.values import heading, interval_text, known_interval, label, scaled, value_text
 from llmrank.evaluation.report.visible import visible
 
 _WIDTH, _HEIGHT = 205, 120
 _FEW = 4
 """So many lines can be told apart."""
+_ROOMY = 5
+"""So many bins have room for names of full size below them."""
 
 _Slices = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -45,7 +47,9 @@ def _figure(overview: Overview, key: str, title: str, axis: str, found: _Slices,
         for each in slices
         for end in (*(known_interval(each["ci"]) or ()), each[measure.name])
     ]
-    domain = (min(0.0, *ends), max(ends)) if len(ends) > 1 else (0.0, 1.0)
+    low, high = (min(0.0, *ends), max(ends)) if len(ends) > 1 else (0.0, 1.0)
+    # Rounding may put a mean a hair above 1; the axis would then reach to the next round number.
+    domain = (low, min(high, style.highest(measure)))
     panels = tuple(
         Panel(
             visible(name),
@@ -55,8 +59,8 @@ def _figure(overview: Overview, key: str, title: str, axis: str, found: _Slices,
         for place, (name, slices) in enumerate(drawn.items())
     )
     caption = (
-        f"{which}Each plot has one ranker in blue, with {overview.confidence} intervals as a band, and the others in grey. "
-        "All have the same axes."
+        f"{which}Each plot has one ranker in blue, with {overview.confidence} intervals where they are known, the others in "
+        "grey. All have the same axes. No line leads over a bin without cases."
     )
     return Figure(key, f"{label(measure)} {title}", caption, panels, "small")
 
@@ -66,11 +70,13 @@ def _chart(measure: Measure, found: _Slices, chosen: str, axis: str, domain: tup
     bins = sorted({(each["from"], each["to"]) for slices in found.values() for each in slices}, key=lambda each: each[0])
     order = [bin_label(*each) for each in bins]
     rows = [
-        _row(measure, each) | {"ranker": str(place), "chosen": name == chosen}
+        _row(measure, each) | {"line": f"{place}-{stretch}", "chosen": name == chosen}
         for place, (name, slices) in enumerate(found.items())
-        for each in slices
+        for stretch, neighbours in enumerate(_stretches(slices))
+        for each in neighbours
     ]
-    x = alt.X("bin:N", sort=order, title=axis, scale=alt.Scale(padding=0.3), axis=alt.Axis(labelAngle=0, ticks=False))
+    ticks = alt.Axis(labelAngle=0, ticks=False, labelFontSize=11 if len(order) <= _ROOMY else 9)
+    x = alt.X("bin:N", sort=order, title=axis, scale=alt.Scale(padding=0.3), axis=ticks)
     y = alt.Y(
         "value:Q",
         title=heading(measure),
@@ -79,33 +85,47 @@ def _chart(measure: Measure, found: _Slices, chosen: str, axis: str, domain: tup
     )
     base = alt.Chart(alt.Data(values=rows))
     one = base.transform_filter("datum.chosen")
+    sure = one.transform_filter("isValid(datum.low)")
     faint = 0.4 if len(found) > _FEW else 0.9
     layers = [
         base.transform_filter("!datum.chosen")
-        .mark_line(color=style.QUIET, opacity=faint, strokeWidth=1)
-        .encode(x=x, y=y, detail="ranker:N"),
-        one.mark_area(color=style.ACCENT, opacity=0.18).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
+        # Points too: a bin between two empty ones has no line.
+        .mark_line(color=style.QUIET, opacity=faint, strokeWidth=1, point=alt.OverlayMarkDef(size=6, color=style.QUIET))
+        .encode(x=x, y=y, detail="line:N"),
+        sure.mark_rule(color=style.ACCENT, opacity=0.45, strokeWidth=3).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
         one.mark_line(color=style.ACCENT, strokeWidth=2, point=alt.OverlayMarkDef(size=30, color=style.ACCENT)).encode(
-            x=x, y=y
+            x=x, y=y, detail="line:N"
         ),
     ]
     return alt.layer(*layers).properties(width=_WIDTH, height=_HEIGHT)
 
 
 def _row(measure: Measure, found: Mapping[str, Any]) -> dict[str, Any]:
-    value = found[measure.name]
-    low, high = known_interval(found["ci"]) or (value, value)
+    interval = known_interval(found["ci"])
+    low, high = (scaled(measure, end) for end in interval) if interval else (None, None)
     return {
         "bin": bin_label(found["from"], found["to"]),
-        "value": scaled(measure, value),
-        "low": scaled(measure, low),
-        "high": scaled(measure, high),
+        "value": scaled(measure, found[measure.name]),
+        "low": low,
+        "high": high,
     }
 
 
+def _stretches(slices: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Slices without an empty bin between them stand together."""
+    found: list[list[Mapping[str, Any]]] = []
+    for each in slices:
+        if found and found[-1][-1]["to"] is not None and found[-1][-1]["to"] + 1 == each["from"]:
+            found[-1].append(each)
+        else:
+            found.append([each])
+    return found
+
+
 def _words(measure: Measure, slices: Sequence[Mapping[str, Any]], axis: str) -> str:
-    parts = (
-        f"{bin_label(each['from'], each['to'])}: {value_text(measure, each[measure.name])} (n = {each['cases']})"
-        for each in slices
-    )
+    parts = (f"{bin_label(each['from'], each['to'])}: {_with_interval(measure, each)} (n = {each['cases']})" for each in slices)
     return f"{heading(measure)}, by {axis}. {', '.join(parts)}."
+
+
+def _with_interval(measure: Measure, found: Mapping[str, Any]) -> str:
+    return f"{value_text(measure, found[measure.name])} {interval_text(measure, known_interval(found['ci']))}".strip()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmrank.errors import SetupError
+from llmrank.evaluation.measures.measure import Measure
 from llmrank.evaluation.report.visible import visible
 
 ACCENT = "#0072B2"
@@ -91,6 +92,22 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
             shown = shown if cut in short.values() else cut
         short[name] = shown
     return short
+
+
+def highest(measure: Measure) -> float:
+    """The most that a measure can be, in the unit that it is shown in; infinity if nothing bounds it."""
+    return 100.0 if measure.unit == "share" else math.inf
+
+
+def ticks(measure: Measure, low: float, high: float, most: int = 6) -> list[float]:
+    """At most so many round numbers from `low` to `high`, none of which a share cannot be: an axis may have room beyond."""
+    high = min(high, highest(measure))
+    low = max(low, 0.0) if measure.unit == "share" else low
+    rough = max((high - low) / most, 1e-9)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(part * power for part in (1, 2, 5, 10) if part * power >= rough)
+    values = [float(f"{place * step:.9g}") for place in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    return values or [float(f"{high:.9g}")]
 
 
 def spread(values: Sequence[float]) -> float:

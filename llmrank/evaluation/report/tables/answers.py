@@ -17,6 +17,8 @@ _MEANING = (
     "fallback: nothing in its answer could be read as an order",
     "error: there was no answer",
 )
+_HEADINGS = {"repaired_cases": "Cases with repairs"}
+"""Rankings of other statuses have repairs too, so the column must not be called like the status."""
 
 
 def answers_table(overview: Overview) -> Table:
@@ -32,7 +34,7 @@ def answers_table(overview: Overview) -> Table:
         )
         for name, found in overview.rankers.items()
     )
-    columns = (*STATUSES, *(key.replace("_", " ").capitalize() for key in extra))
+    columns = (*STATUSES, *(_HEADINGS.get(key) or key.replace("_", " ").capitalize() for key in extra))
     notes = [f"{'; '.join(_MEANING)}."]
     if extra:
         notes.append("Beside the status: parts of the cases with an answer, and mean numbers of items over these.")

@@ -28,8 +28,11 @@ _COLUMNS = (
 def cost_table(overview: Overview) -> Table:
     """One row a ranker; what is not known is named so, and never taken for nothing."""
     notes = [
-        "As if no answer had been kept from before: an answer from the cache counts with what it cost when it was computed.",
-        "Latency: seconds that the model took for one case, without waiting in our own queue; over cases with an answer.",
+        "As if each case had been ranked alone, with no answer kept from before: an answer from the cache counts with what it "
+        "cost when it was computed, and what cases share (equal prompts, texts scored by themselves) counts with each.",
+        "The cases alone: what stability and memorisation ask is not in these numbers; spent.jsonl has all that was paid for.",
+        "Latency: seconds that the model took for one case, with the waits between attempts (retries) and without those in our "
+        "own queue; over cases with an answer.",
     ]
     if any(found["usage"].get("usd") is None for found in overview.rankers.values()):
         notes.append("Unknown: there is no price for the model; the suite's `prices` can name it.")

@@ -18,10 +18,13 @@ _WHAT = {
         "Memorisation of titles",
         "Real: how often the model completes the first half of a title of the catalogue with its second half. Control: with "
         "the second half of another title.",
+        "a true title is also better language than two halves of different ones",
     ),
     "histories": (
         "Memorisation of histories",
-        "Real: how often the model names the next item of a user's history. Control: the same with the history shuffled.",
+        "Real: how often the model names the next item of a user's history. Control: the same with the history shuffled but "
+        "for its last item.",
+        "the order of a history also tells where a user's taste went",
     ),
 }
 
@@ -29,14 +32,14 @@ _WHAT = {
 def memorization_tables(overview: Overview) -> Iterator[Table]:
     """Tables of the probe; none if the suite did not ask for it."""
     found = overview.summary.get("memorization") or {}
-    for part, (title, reading) in _WHAT.items():
+    for part, (title, reading, otherwise) in _WHAT.items():
         rows = tuple(
             Row(visible(name), _cells(found[name], part)) for name in overview.rankers if (found.get(name) or {}).get(part)
         )
         notes = (
             reading,
-            "A difference whose 95 % interval lies above 0 says that the model has seen this data set: its "
-            "measures here may then be better than on data it has not seen.",
+            "A difference whose 95 % interval lies above 0 is a reason to doubt that the model is as good on data that it has "
+            f"not seen. It is no proof that it has seen these: {otherwise}.",
         )
         columns = ("Method", "Answered", "Real, %", "Control, %", "Difference, points", "Chance, %")
         yield Table(f"memorization-{part}", title, overview.protocol, "Ranker", columns, rows, notes)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from llmrank.evaluation.measures.measure import Measure
 from llmrank.evaluation.report.numbers import MISSING
-from llmrank.evaluation.report.overview import Overview
+from llmrank.evaluation.report.overview import FEW_USERS, Overview
 from llmrank.evaluation.report.parts import Cell, Row, Table
 from llmrank.evaluation.report.values import heading, interval_text, label, value_text
 from llmrank.evaluation.report.visible import visible
@@ -19,11 +19,14 @@ def quality_tables(overview: Overview) -> Iterator[Table]:
     main.sort(key=lambda measure: measure.name != overview.primary)
     others = [measure for measure in overview.measures if measure not in main]
     intervals = (
-        f"In brackets: {overview.confidence} bootstrap intervals over users ({overview.summary['resamples']:,} resamples)."
+        f"In brackets: {overview.confidence} bootstrap intervals over users ({overview.summary['resamples']:,} resamples); "
+        "where all users have the same share, Wilson intervals."
     )
     chance = _chance(overview, main)
     expected = ("Chance: what a random order has on average.",) if chance else ()
-    rankers = _rows(overview, main, {measure.name: overview.clear_best(measure) for measure in main})
+    rankers = tuple(_rows(overview, main, {measure.name: overview.clear_best(measure) for measure in main}))
+    # No value is marked as best: what is novel or diverse at random is no better for it.
+    beyond = tuple(_rows(overview, others, {}))
     order = f"Ordered by {label(_primary(overview))}."
     yield Table(
         "quality",
@@ -32,7 +35,7 @@ def quality_tables(overview: Overview) -> Iterator[Table]:
         "Ranker",
         tuple(heading(measure) for measure in main),
         (*rankers, *chance),
-        (order, intervals, _best_note(overview), overview.failures_sentence, *expected),
+        (order, *_brackets(rankers, intervals), _best_note(overview), overview.failures_sentence, *expected),
     )
     yield Table(
         "lists",
@@ -40,9 +43,8 @@ def quality_tables(overview: Overview) -> Iterator[Table]:
         overview.protocol,
         "Ranker",
         tuple(heading(measure) for measure in others),
-        # No value is marked as best: what is novel or diverse at random is no better for it.
-        tuple(_rows(overview, others, {})),
-        (intervals, *(f"{label(measure)}: {measure.description}" for measure in others)),
+        beyond,
+        (*_brackets(beyond, intervals), *(f"{label(measure)}: {measure.description}" for measure in others)),
     )
 
 
@@ -65,6 +67,11 @@ def _rows(overview: Overview, measures: Sequence[Measure], best: Mapping[str, st
         )
 
 
+def _brackets(rows: Sequence[Row], note: str) -> tuple[str, ...]:
+    """The note on intervals, where there is one."""
+    return (note,) if any(cell.detail for row in rows for cell in row.cells) else ()
+
+
 def _chance(overview: Overview, measures: Sequence[Measure]) -> list[Row]:
     values = overview.summary.get("chance") or {}
     if all(values.get(measure.name) is None for measure in measures):
@@ -75,7 +82,9 @@ def _chance(overview: Overview, measures: Sequence[Measure]) -> list[Row]:
 
 def _best_note(overview: Overview) -> str:
     if overview.incomplete:
-        return "No best value is marked, because not all rankers have ranked all cases."
+        return "No best value is marked, because the rankers have ranked different cases."
+    if overview.too_few:
+        return f"No best value is marked, because there are fewer than {FEW_USERS} users."
     return (
         "A value is marked as best only where its interval lies clear of those of all other rankers. The rule is cautious: "
         "llmrank eval compare tests rankers in pairs on the same cases, and finds smaller differences."
