@@ -65,7 +65,8 @@ def run(
     _results(Console(highlight=False), done.folder, done.summary)
     typer.echo(f"report: {out / 'report.html'}" if report else f"results: {out}")
     if done.failures:
-        typer.echo(f"{done.failures} rankings failed; --retry-errors asks again for them", err=True)
+        count = "1 ranking" if done.failures == 1 else f"{done.failures:,} rankings"
+        typer.echo(f"{count} failed; --retry-errors asks again", err=True)
     if done.stopped:
         typer.echo(f"not complete: {done.stopped}", err=True)
     raise typer.Exit(1 if done.failures or done.stopped else 0)

@@ -58,9 +58,10 @@ class ResultLog:
         """How many of them have the status ``error``."""
         return int(np.count_nonzero(self._state == FAILED))
 
-    def forget_failures(self) -> None:
-        """Counts failures as outstanding: results that are added for them now take their place."""
-        self._state[self._state == FAILED] = OUTSTANDING
+    def forget_failures(self, limit: int | None = None) -> None:
+        """Counts failures below `limit` as outstanding: results that are added for them now take their place."""
+        state = self._state[:limit]
+        state[state == FAILED] = OUTSTANDING
 
     def outstanding(self, limit: int | None = None) -> NDArray[np.intp]:
         """The numbers without a result, below `limit`, in order."""

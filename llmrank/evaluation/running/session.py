@@ -273,7 +273,7 @@ class Session:
     def _log(self, name: str) -> ResultLog:
         log = ResultLog(self.folder.results_path(name), self.cases)
         if self.options.retry_errors:
-            log.forget_failures()
+            log.forget_failures(self.planned)
         return log
 
     def _contender(self, name: str, meter: Meter | None) -> Ranker | Baseline:

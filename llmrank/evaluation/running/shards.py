@@ -75,8 +75,10 @@ class RankerShards:
         for shard in reversed(old):
             numbers = _column(shard, "case")
             mine = left.intersection(numbers)
+            if not mine or (len(mine) < len(numbers) and not self.begun(shard)):
+                continue  # in the second case it knows nothing that a shard of this session would not
             left -= mine
-            again = self._to_ask_again(shard, mine, len(numbers)) if mine else set()
+            again = self._to_ask_again(shard, mine, len(numbers))
             if again:
                 new.append(_New(tuple(sorted(again)), shard))
             if mine - again:
