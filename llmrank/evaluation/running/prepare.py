@@ -116,6 +116,7 @@ def prepare(
         **frozen,
         "data": digests,
         "versions": versions(),
+        "dropped": {},
         **_asked(suite, templates),
     }
     _write_manifest(folder, manifest)
