@@ -108,8 +108,30 @@ class AnswerCache:
         Raises:
             sqlite3.Error: the file cannot be written, or the cache is closed.
         """
-        rows = [(key, canonical(dump_completion(completion))) for key, completion in answers.items()]
-        self._write("INSERT OR REPLACE INTO answers (key, answer) VALUES (?, ?)", rows)
+        self._write(_PUT, _rows(answers))
+
+    def put_at_once(self, answers: Mapping[bytes, Completion]) -> bool:
+        """The same if no other writer is at work, without waiting; else keeps nothing and returns False.
+
+        Raises:
+            sqlite3.Error: the file cannot be written, or the cache is closed.
+        """
+        rows = _rows(answers)
+        if not self._write_lock.acquire(blocking=False):
+            return False
+        try:
+            self._writer.execute("PRAGMA busy_timeout = 0").close()
+            try:
+                self._transact(_PUT, rows)
+            finally:
+                self._writer.execute(f"PRAGMA busy_timeout = {1000 * BUSY_S:.0f}").close()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # the low byte: there are kinds of it
+                raise
+            return False
+        finally:
+            self._write_lock.release()
+        return True
 
     def window(self, key: bytes) -> tuple[int | None] | None:
         """The window that was last kept for a model, in a tuple, as it may be unknown (None); None if none was kept.
@@ -127,20 +149,31 @@ class AnswerCache:
 
     def _write(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
         with self._write_lock:
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                self._writer.executemany(statement, rows)
-                self._writer.execute("COMMIT")
-            except BaseException:
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-                raise
+            self._transact(statement, rows)
+
+    def _transact(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
+        """All rows or none; who calls holds the lock."""
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            self._writer.executemany(statement, rows)
+            self._writer.execute("COMMIT")
+        except BaseException:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            raise
 
     def close(self) -> None:
         """Closes the file. May be called twice."""
         with self._write_lock, self._lock:
             self._reader.close()
             self._writer.close()
+
+
+_PUT = "INSERT OR REPLACE INTO answers (key, answer) VALUES (?, ?)"
+
+
+def _rows(answers: Mapping[bytes, Completion]) -> list[tuple[bytes, str]]:
+    return [(key, canonical(dump_completion(completion))) for key, completion in answers.items()]
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -144,8 +144,10 @@ class CachedBackend(BackendWrapper):
     async def _keep(self, answers: Mapping[bytes, Completion]) -> list[str]:
         """Keeps the answers; a note if the cache failed."""
         try:
-            # In a thread: it may wait for another process that writes.
-            await asyncio.to_thread(self._cache.put, answers)
+            # In the loop's own thread, so that nothing else is asked in this answer's place before it is kept: a process that
+            # is killed has lost what was being asked, and no more. In another thread if that would mean to wait for somebody.
+            if not self._cache.put_at_once(answers):
+                await asyncio.to_thread(self._cache.put, answers)
         except sqlite3.Error as error:
             return [f"The answer could not be kept in the answer cache: {error}."]
         return []

@@ -48,8 +48,7 @@ def state(out: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("kill_at", [1, 2, 7, 20, WINDOWS * CASES])
 def test_kill_9_and_again_is_as_if_nothing_had_been(tmp_path: Path, kill_at: int) -> None:
     """Killed when the server gets its n-th request, then run to the end: the same files as an uninterrupted run, at one
-    request each, but for those that were on their way when it was killed: two that were asked, and two whose answers were on
-    their way to the disk, while others were asked in their place.
+    request each, but for those that were on their way when it was killed (at most two, as many as are asked at once).
     """
     write_data(tmp_path)
     killed: subprocess.Popen[str] | None = None
@@ -84,7 +83,7 @@ def test_kill_9_and_again_is_as_if_nothing_had_been(tmp_path: Path, kill_at: int
         assert whole.returncode == 0, errors
         each = len(running.bodies) - requests
     assert each == sum(len(record["trace"]) for record in state(tmp_path / "whole")["results"]["model.jsonl"])
-    assert each <= requests <= each + 2 * 2
+    assert each <= requests <= each + 2
     assert state(tmp_path / "run") == state(tmp_path / "whole")
     spent = [json.loads(line)["usd"] for line in (tmp_path / "run" / "spent.jsonl").read_text(encoding="utf-8").splitlines()]
     assert each * USD - 1e-9 <= sum(spent) <= requests * USD + 1e-9

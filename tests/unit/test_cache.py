@@ -7,17 +7,21 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import AsyncMock
 
 import pytest
 
+from llmrank import cache as cache_module
+from llmrank import codec
 from llmrank.backends.cache import HIT, CachedBackend
+from llmrank.backends.guard import guard
 from llmrank.cache import AnswerCache, CacheStats
 from llmrank.codec import cache_key
 from llmrank.errors import (
@@ -157,6 +161,54 @@ async def test_equal_prompts_under_way_are_asked_once(cache: AnswerCache) -> Non
     total = sum((answer.usage for answer in answers), Usage())
     assert total == ANSWER.usage + Usage(cache_hits=49)
     assert all(answer.usage + answer.spared in (ANSWER.usage, ANSWER.usage + HIT) for answer in answers)
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+async def test_no_slot_is_taken_before_the_answer_in_it_is_kept(
+    path: Path, slots: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a slow disk too, a prompt is asked only when all answers but those that are being asked for are kept."""
+    encode = codec.canonical
+
+    def slowly(value: object) -> str:
+        time.sleep(0.002)
+        return encode(value)
+
+    monkeypatch.setattr(cache_module, "canonical", slowly)
+
+    class Watching(ScriptedBackend):
+        unkept: ClassVar[list[int]] = []
+
+        async def generate(self, prompt: Prompt) -> Completion:
+            with closing(sqlite3.connect(path)) as other:
+                ((kept,),) = other.execute("SELECT COUNT(*) FROM answers").fetchall()
+            self.unkept.append(len(self.prompts) + 1 - kept)
+            return await super().generate(prompt)
+
+    backend = Watching(lambda prompt: ANSWER, delay=0.001)
+    guarded = guard(backend, max_concurrency=slots, cache=AnswerCache(path))
+    await asyncio.gather(*[guarded.generate(prompt(str(number))) for number in range(30)])
+    await guarded.aclose()
+    assert len(backend.unkept) == 30
+    assert max(backend.unkept) == slots
+
+
+async def test_a_cache_that_another_process_writes_to_does_not_stop_the_loop(path: Path) -> None:
+    """While somebody else holds the file, the answer waits for it in another thread, and is kept in the end."""
+    cache = AnswerCache(path)
+    backend = CachedBackend(ScriptedBackend(lambda prompt: ANSWER), cache)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        asking = asyncio.create_task(backend.generate(prompt()))
+        done, _ = await asyncio.wait([asking], timeout=0.2)  # a loop that stood still would not come back from here
+        assert not done
+        assert not cache.put_at_once({b"key": ANSWER})
+        other.execute("ROLLBACK")
+    assert (await asking).notes == ANSWER.notes
+    assert (await backend.generate(prompt())).usage == HIT
+    assert cache.put_at_once({b"key": ANSWER})
+    assert cache.get([b"key"]) == {b"key": ANSWER}
+    await backend.aclose()
 
 
 async def test_a_cancelled_asker_does_not_take_the_others_along(cache: AnswerCache) -> None:

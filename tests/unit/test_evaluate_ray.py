@@ -28,8 +28,7 @@ from tests.servers.picky import PickyServer, Reply, Request
 from tests.unit.small_suite import KEY, KEY_ENV, USD, server, suite, write_data
 
 CASES = 12
-ON_THEIR_WAY = 2 * 2
-"""Prompts that may be asked again after a kill: two that were asked, two whose answers were on their way to the disk."""
+IN_FLIGHT = 2
 RANK_SHARDS = engines.rank_shards
 
 
@@ -138,7 +137,7 @@ def test_a_killed_session_goes_on_and_its_money_is_noted(
         by_shards(asked, out, rows=6)
     assert len(live.bodies) >= 7
     done = by_shards(asked, out, **resumed)
-    assert CASES <= len(live.bodies) <= CASES + ON_THEIR_WAY
+    assert CASES <= len(live.bodies) <= CASES + IN_FLIGHT
     assert len(orders(done)) == CASES
     assert calls(out) == CASES
     assert done.usd == pytest.approx(CASES * USD)
@@ -169,9 +168,9 @@ def test_a_limit_after_a_kill_is_kept_and_loses_no_answer(tmp_path: Path, data: 
     assert len(orders(done)) == 3
     assert calls(out) == 3
     by_shards(asked, out, limit=8)
-    assert len(live.bodies) <= max(before, 8) + ON_THEIR_WAY
+    assert len(live.bodies) <= max(before, 8) + IN_FLIGHT
     by_shards(asked, out)
-    assert len(live.bodies) <= CASES + ON_THEIR_WAY
+    assert len(live.bodies) <= CASES + IN_FLIGHT
     assert calls(out) == CASES
 
 
