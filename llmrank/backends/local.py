@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import os
 import threading
 import time
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 
 from llmrank.assets import WEIGHTS, fetch_weights
 from llmrank.backends._constraints import Permutation, form_of
-from llmrank.backends._llama import MISSING, Cancelled, Generated, Llama
+from llmrank.backends._llama import MISSING, Cancelled, Generated, LabelLogprobs, Llama
 from llmrank.backends.base import BackendBase
 from llmrank.errors import BackendError, ConfigError, ConstraintIgnoredError, SetupError, nearest
 from llmrank.protocols import ModelInfo
@@ -218,42 +219,32 @@ class LocalBackend(BackendBase):
     def _generate(self, llama: Llama, prompt: Prompt, cancelled: threading.Event) -> Completion:
         start = time.perf_counter()
         ids = llama.chat_tokens(prompt.messages)
-        logprobs: dict[str, float] | None = None
+        found: LabelLogprobs | None = None
+        answer: Generated | None = None
         notes: tuple[str, ...] = ()
         if prompt.label_logprobs:
-            logprobs, notes = self._label_logprobs(llama, ids, prompt.labels)
-        form = form_of(prompt.answer)
-        if form is not None and prompt.labels:
-            answer = _permutation(llama, ids, prompt, Permutation(form, prompt.labels), cancelled)
-        else:
-            options = _sampling(prompt)
-            if prompt.answer == "label" and prompt.labels:
-                options["grammar"] = _one_of(prompt.labels)
-            answer = llama.generate(ids, options, max_tokens=prompt.max_tokens, cancelled=cancelled)
+            found, notes = _label_logprobs(llama, ids, prompt.labels)
+            if prompt.answer == "label" and prompt.temperature == 0 and not notes and found.logprobs:
+                # What decoding one of the labels greedily would give, without doing so.
+                likeliest = max(found.logprobs, key=found.logprobs.__getitem__)
+                answer = Generated(likeliest, "stop", len(ids), completion_tokens=1, cached=found.cached)
+        if answer is None:
+            answer = _decoded(llama, ids, prompt, cancelled)
         return Completion(
             text=answer.text,
             finish_reason=answer.finish_reason,
             usage=Usage(
                 prompt_tokens=answer.prompt_tokens,
                 completion_tokens=answer.completion_tokens,
-                cached_tokens=answer.cached,
+                # The first call's: it left the whole prompt in memory for those after it.
+                cached_tokens=found.cached if found is not None and found.logprobs else answer.cached,
                 calls=1,
                 seconds=time.perf_counter() - start,
             ),
-            label_logprobs=logprobs,
+            label_logprobs=None if found is None else found.logprobs,
             model=self.model,
             notes=notes,
         )
-
-    def _label_logprobs(
-        self, llama: Llama, ids: Sequence[int], labels: Sequence[str]
-    ) -> tuple[dict[str, float], tuple[str, ...]]:
-        """The labels' log-probabilities, and a note about labels that have none."""
-        tokens = {label: llama.tokenize(label) for label in labels}
-        single = {label: found[0] for label, found in tokens.items() if len(found) == 1}
-        split = [label for label in labels if label not in single]
-        notes = (f"no log-probability for labels of several tokens: {', '.join(split)}",) if split else ()
-        return (llama.label_logprobs(ids, single) if single else {}), notes
 
     def _score(self, llama: Llama, prompt: Prompt, cancelled: threading.Event) -> Completion:
         start = time.perf_counter()
@@ -272,12 +263,12 @@ class LocalBackend(BackendBase):
         )
 
     def _weights_digest(self) -> str:
-        """Tells weights apart: the pinned hash of known ones; of a file, its size and first and last megabyte.
+        """Tells weights apart: the pinned hash (and form) of known ones; of a file, its size and first and last megabyte.
 
         To hash all of a large file would take many seconds.
         """
         if not self._options.is_path:
-            return WEIGHTS[self._options.model].sha256
+            return WEIGHTS[self._options.model].digest
         with Path(self._options.model).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
@@ -295,6 +286,26 @@ class _Either(threading.Event):
 
     def is_set(self) -> bool:
         return super().is_set() or self._other.is_set()
+
+
+def _label_logprobs(llama: Llama, ids: Sequence[int], labels: Sequence[str]) -> tuple[LabelLogprobs, tuple[str, ...]]:
+    """The labels' log-probabilities, and a note about labels that have none."""
+    tokens = {label: llama.tokenize(label) for label in labels}
+    single = {label: found[0] for label, found in tokens.items() if len(found) == 1}
+    split = [label for label in labels if label not in single]
+    notes = (f"no log-probability for labels of several tokens: {', '.join(split)}",) if split else ()
+    return (llama.label_logprobs(ids, single) if single else LabelLogprobs({}, 0)), notes
+
+
+def _decoded(llama: Llama, ids: Sequence[int], prompt: Prompt, cancelled: threading.Event) -> Generated:
+    """Decodes an answer of the form asked for."""
+    form = form_of(prompt.answer)
+    if form is not None and prompt.labels:
+        return _permutation(llama, ids, prompt, Permutation(form, prompt.labels), cancelled)
+    options = _sampling(prompt)
+    if prompt.answer == "label" and prompt.labels:
+        options["grammar"] = _one_of(prompt.labels)
+    return llama.generate(ids, options, max_tokens=prompt.max_tokens, cancelled=cancelled)
 
 
 def _permutation(
@@ -327,8 +338,8 @@ def _sampling(prompt: Prompt) -> dict[str, Any]:
 
 
 def _one_of(labels: Sequence[str]) -> str:
-    """A grammar of exactly one label. Labels are letters and digits, so they need no escaping in GBNF."""
-    return "root ::= " + " | ".join(f'"{label}"' for label in labels)
+    """A grammar of exactly one label. JSON's escapes are GBNF's; the words of a verdict may need them."""
+    return "root ::= " + " | ".join(json.dumps(label, ensure_ascii=False) for label in labels)
 
 
 def _cores() -> int:

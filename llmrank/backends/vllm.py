@@ -15,10 +15,13 @@ from urllib.parse import urlsplit
 
 from llmrank.backends._constrained import Constraint, decode, is_constrained
 from llmrank.backends._flight import SingleFlight
+from llmrank.backends._label_tokens import LabelSpelling
 from llmrank.backends._negotiation import Converses
 from llmrank.backends._openai_chat import ChatClient, check_chat_options, room_beside, usage_of
 from llmrank.backends._openai_models import window_of
 from llmrank.backends._openai_transport import PLACEHOLDER_KEY, OpenAITransport, Transport, basic_auth, checked_url, public_url
+from llmrank.backends._vllm_metrics import PrefixCache as PrefixCache  # what a method of the backend returns
+from llmrank.backends._vllm_metrics import fetch_prefix_cache
 from llmrank.backends._vllm_tokens import NoTokenizerError, ServerTokenizer
 from llmrank.backends.base import BackendBase
 from llmrank.errors import (
@@ -39,6 +42,9 @@ Constrain: TypeAlias = Literal["auto", "required", "off"]
 SCORED_AT_ONCE: Final = 32
 """Continuations in one request. More would not be computed sooner (the server batches across requests) and make answers of
 megabytes: every prompt token comes back with its text, some 70 bytes."""
+
+METRICS_TIMEOUT_S: Final = 5.0
+"""The most seconds for the server's counters, which are nothing but shown."""
 
 MAX_LOGPROB_IDS: Final = 128
 """vLLM's own limit on the length of ``logprob_token_ids``."""
@@ -236,6 +242,20 @@ class VLLMBackend(BackendBase):
             model=server.chat.model,
         )
 
+    async def prefix_cache(self) -> PrefixCache | None:
+        """What the server's prefix cache has done since it started, for all of its users; two readings tell what came between.
+
+        Returns:
+            Tokens of prompts; None where there is no ``/metrics``: behind a gateway, or where prompts go to files.
+
+        Raises:
+            BackendError: the server does not answer.
+        """
+        if not self._connects:
+            return None
+        timeout_s = min(self.options.timeout_s, METRICS_TIMEOUT_S)
+        return await asyncio.to_thread(fetch_prefix_cache, self.transport.root, headers=self._headers, timeout_s=timeout_s)
+
     async def aclose(self) -> None:
         """Closes the connections. A later call opens new ones."""
         await self.transport.aclose()
@@ -284,11 +304,10 @@ class VLLMBackend(BackendBase):
         return [entry for entry in data if isinstance(entry, Mapping)] if isinstance(data, list) else []
 
     async def _label_ids(self, server: _Server, labels: Sequence[str]) -> list[int]:
-        """The ids of the tokens that spell a label whole, first as they are, then after a space."""
+        """The ids of the tokens that spell a label whole: as it is, after a space, and a word in another case."""
         if not server.has_tokenizer:
             return []
-        spellings = [*labels, *(f" {label}" for label in labels)]
-        ids = await server.tokenizer.ids_of_all(spellings)
+        ids = await server.tokenizer.ids_of_all([text for text, _ in LabelSpelling(labels).texts()])
         return list(dict.fromkeys(each[0] for each in ids if len(each) == 1))[:MAX_LOGPROB_IDS]
 
     async def _constrained(

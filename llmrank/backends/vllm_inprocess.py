@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 
 from llmrank.backends._batching import Batcher
 from llmrank.backends._constrained import Constraint, decode, is_constrained
+from llmrank.backends._label_tokens import LabelSpelling
 from llmrank.backends._openai_errors import window_in
 from llmrank.backends.base import BackendBase
 from llmrank.codec import require_json
@@ -361,9 +362,13 @@ class _Engine:
             )
 
     def _label_ids(self, labels: Sequence[str]) -> dict[int, str]:
-        """The tokens that spell a label whole, as it is and after a space."""
-        spelt = [(self._ids(spelling, special=False), label) for label in labels for spelling in (label, f" {label}")]
-        return {ids[0]: label for ids, label in spelt if len(ids) == 1}
+        """The tokens that spell a label whole: as it is, after a space, and a word in another case."""
+        spelt = [(self._ids(text, special=False), label) for text, label in LabelSpelling(labels).texts()]
+        found: dict[int, str] = {}
+        for ids, label in spelt:
+            if len(ids) == 1:
+                found.setdefault(ids[0], label)
+        return found
 
     def _ids(self, text: str, *, special: bool) -> list[int]:
         with self._lock:

@@ -9,10 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from llmrank.backends import _llama
 from llmrank.backends._llama import Llama
 from llmrank.backends.local import LocalBackend, LocalOptions
 from llmrank.errors import BackendError, ContextLengthError, SetupError
@@ -163,6 +167,62 @@ async def test_label_logprobs_are_those_of_the_next_token(backend: LocalBackend)
     for label, logprob in completion.label_logprobs.items():
         assert logprob == pytest.approx(llama._forced(ids, llama.tokenize(label)[0], slot=0), abs=0.02)
     assert completion.notes == ("no log-probability for labels of several tokens: 10",)
+
+
+@pytest.mark.parametrize("likeliest", [_llama.LIKELIEST, 1])
+async def test_label_logprobs_are_exact_in_one_call_and_in_two(
+    likeliest: int, backend: LocalBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Letters, digits and words; all among the likeliest tokens, or most of them beyond: the values are the same."""
+    llama = engine(backend)
+    calls: list[object] = []
+    most = 0
+    complete = llama._complete
+
+    def counted(*args: Any, **fields: Any) -> dict[str, Any]:
+        calls.append(fields)
+        return complete(*args, **fields)
+
+    monkeypatch.setattr(llama, "_complete", counted)
+    monkeypatch.setattr(_llama, "LIKELIEST", likeliest)
+    for labels in (("A", "B", "C", "D", "E", "F"), ("Yes", "No"), ("0", "1", "2", "3", "4")):
+        prompt = chat(f"Which one do you like? {', '.join(labels)}", labels=labels, answer="label", label_logprobs=True)
+        calls.clear()
+        completion = await backend.generate(prompt)
+        most = max(most, len(calls))
+        assert completion.label_logprobs is not None
+        assert completion.label_logprobs.keys() == set(labels)
+        assert completion.text == max(labels, key=completion.label_logprobs.__getitem__)
+        ids = llama.chat_tokens(prompt.messages)
+        for label, logprob in completion.label_logprobs.items():
+            assert logprob == pytest.approx(llama._forced(ids, llama.tokenize(label)[0], slot=0), abs=0.02)
+    assert most == (1 if likeliest > 1 else 2)
+
+
+async def test_a_greedy_label_with_its_probabilities_is_the_label_decoded(backend: LocalBackend) -> None:
+    """The answer costs one token, and is the one that decoding gives where no probabilities are asked for."""
+    prompt = chat("Which film is older, [A] Heat (1995) or [B] Alien (1979)?", labels=("A", "B"), answer="label")
+    decoded = await backend.generate(prompt)
+    read = await backend.generate(replace(prompt, label_logprobs=True))
+    assert (read.text, read.finish_reason) == (decoded.text, decoded.finish_reason)
+    assert (read.usage.completion_tokens, read.usage.calls) == (1, 1)
+    assert read.usage.prompt_tokens == decoded.usage.prompt_tokens
+
+
+@pytest.mark.parametrize("answer", ["label", "order"])
+async def test_label_prompts_report_the_prefix_that_they_share(answer: AnswerFormat, backend: LocalBackend) -> None:
+    """What the prompt before had in common, less at most what a token boundary takes; never the own computation before."""
+    await backend.generate(chat("Something else altogether."))
+    questions = [
+        chat(f"{PREFIX * 3}Which is better, {pair}?", labels=("A", "B"), answer=answer, label_logprobs=True)
+        for pair in FILMS[:3]
+    ]
+    ids = [engine(backend).chat_tokens(prompt.messages) for prompt in questions]
+    usages = [(await backend.generate(prompt)).usage for prompt in questions]
+    assert usages[0].cached_tokens < 30  # the chat template's own start
+    for (before, now), usage in zip(pairwise(ids), usages[1:], strict=True):
+        shared = next(place for place, (one, other) in enumerate(zip(before, now, strict=False)) if one != other)
+        assert usage.cached_tokens == shared
 
 
 async def test_counting_is_exact(backend: LocalBackend) -> None:

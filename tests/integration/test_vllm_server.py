@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from llmrank.backends._constraints import JSON, ORDER
-from llmrank.backends.vllm import VLLMBackend, VLLMOptions
+from llmrank.backends.vllm import Constrain, VLLMBackend, VLLMOptions
 from llmrank.errors import ContextLengthError, ModelNotFoundError
 from llmrank.ranker import Ranker
 from llmrank.types import AnswerFormat, Completion, Item, Message, Prompt
 from tests.integration.vllm_prompts import LIKELY, TITLES, ask_to_rank
-from tests.integration.vllm_server import SERVED_AS, WINDOW, VLLMServer
+from tests.integration.vllm_server import VLLMServer
+from tests.tools.serve_vllm import SERVED_AS, WINDOW
 
 pytestmark = pytest.mark.vllm
 
@@ -102,6 +103,45 @@ async def test_unconstrained_probabilities_are_the_model_s_own(vllm_server: VLLM
     assert answer.label_logprobs is not None
     assert set(answer.label_logprobs) == set(prompt.labels)
     assert sum(map(math.exp, answer.label_logprobs.values())) < 0.999
+
+
+@pytest.mark.parametrize("labels", [("A", "B", "C", "D"), ("Yes", "No"), ("0", "1", "2", "3", "4")])
+async def test_a_question_of_one_token_tells_every_label(vllm_server: VLLMServer, labels: tuple[str, ...]) -> None:
+    """Letters, verdicts, grades, `max_tokens` 1: all finite, and the same up to a constant with and without a constraint."""
+    words = f"I liked Alien and Blade Runner. Will I like Heat? Answer with one of: {', '.join(labels)}"
+    prompt = Prompt((Message("user", words),), labels=labels, answer="label", label_logprobs=True, max_tokens=1)
+    found: dict[str, list[float]] = {}
+    constrain: Constrain
+    for constrain in ("auto", "off"):
+        backend = VLLMBackend(VLLMOptions(base_url=vllm_server.base_url, constrain=constrain, timeout_s=TIMEOUT_S))
+        answer = await backend.generate(prompt)
+        await backend.aclose()
+        assert answer.label_logprobs is not None
+        assert set(answer.label_logprobs) == set(labels)
+        assert (answer.usage.completion_tokens, answer.notes) == (1, ())
+        if constrain == "auto":
+            assert answer.text in labels
+        found[constrain] = [answer.label_logprobs[label] for label in labels]
+        assert all(map(math.isfinite, found[constrain]))
+    # A verdict's other spellings (" Yes", "yes") count where they can be decoded: a few hundredths, beside bfloat16's own.
+    apart = [held - free for held, free in zip(found["auto"], found["off"], strict=True)]
+    assert apart == pytest.approx([apart[0]] * len(labels), abs=SAME_LOGPROB)
+    assert apart[0] > 0
+
+
+async def test_the_prefix_cache_s_counters_grow(backend: VLLMBackend) -> None:
+    """A prompt asked twice: the second time all but its last block is there."""
+    before = await backend.prefix_cache()
+    prompt = Prompt((Message("user", "A question about cats. " * 100),), labels=("A", "B"), answer="label")
+    asked = [(await backend.generate(prompt)).usage for _ in range(2)]
+    after = await backend.prefix_cache()
+    assert before is not None
+    assert after is not None
+    found = after.since(before)
+    assert found is not None
+    assert found.queries == sum(usage.prompt_tokens for usage in asked)
+    assert found.hits == sum(usage.cached_tokens for usage in asked)
+    assert found.hits >= 384
 
 
 def echoed(server: VLLMServer, ids: list[int], tail: int) -> float:

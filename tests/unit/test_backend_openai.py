@@ -196,6 +196,37 @@ async def test_label_logprobs_sum_the_tokens_that_spell_a_label() -> None:
     assert math.exp(answer.label_logprobs["B"]) == pytest.approx(0.2)
 
 
+def test_label_logprobs_count_a_word_in_any_case() -> None:
+    """``yes``, ``YES`` and `` Yes`` are a verdict; the article ``a`` is no choice of A."""
+    first = _alternatives(("Yes", math.log(0.4)), ("yes", math.log(0.2)), (" YES", math.log(0.1)), ("no", math.log(0.2)))
+    found = label_logprobs({"logprobs": {"content": [first]}}, ("Yes", "No"))
+    assert found is not None
+    assert {label: math.exp(value) for label, value in found.items()} == pytest.approx({"Yes": 0.7, "No": 0.2})
+    assert label_logprobs({"logprobs": {"content": [_alternatives(("a", -0.1), ("A", -1.0))]}}, ("A", "B")) == {"A": -1.0}
+
+
+def test_grades_are_labels() -> None:
+    """A digit counts as it is, after a space too."""
+    content = [_alternatives(("3", -0.5), (" 3", -9.0), ("30", -1.0), ("0", -2.0))]
+    found = label_logprobs({"logprobs": {"content": content}}, ("0", "1", "2", "3", "4"))
+    assert found == {"0": -2.0, "3": pytest.approx(-0.5, abs=0.001)}
+
+
+@pytest.mark.parametrize(("count", "notes"), [(20, 0), (24, 1)])
+async def test_labels_beyond_the_alternatives_that_a_server_reports_are_told(count: int, notes: int) -> None:
+    """OpenAI reports 20: of 24 letters four have no log-probability. Of fewer, what is absent is less likely than the rest."""
+    letters = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:count])
+    shown = _alternatives(*((letter, -1.0 - place) for place, letter in enumerate(letters[:19])), ("the", -30.0))
+    with picky(answer=Reply(completion(logprobs={"content": [shown]}))) as server:
+        backend = backend_at(server.url)
+        answer = await backend.generate(Prompt(messages=PROMPT.messages, labels=letters, label_logprobs=True))
+        await backend.aclose()
+    assert answer.label_logprobs is not None
+    assert set(answer.label_logprobs) == set(letters[:19])
+    told = "no log-probability for 5 of 24 labels: the server reports only 20 alternatives a token"
+    assert answer.notes == (told,) * notes
+
+
 def test_label_logprobs_pass_over_tokens_that_spell_nothing() -> None:
     """The label of an answer that starts with a line break and a bracket is at the third token."""
     content = [_alternatives(("\n", -0.1)), _alternatives(("[", -0.1)), _alternatives(("B", -0.5), ("A", -1.0))]
