@@ -38,7 +38,7 @@ SHAPING: Mapping[str, object] = {
 """The fields of a Prompt that shape its answer, with the value at which each is left out. These values are part of the
 stored form: they stay as they are when a default in `types.py` changes."""
 
-NOT_SHAPING = frozenset({"item_ids", "fingerprint"})
+NOT_SHAPING = frozenset({"item_ids", "fingerprint", "shared"})
 """The fields of a Prompt that no model sees."""
 
 

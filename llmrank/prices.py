@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmrank.config import load_yaml, make
 from llmrank.errors import ConfigError
+from llmrank.sections import load_yaml, make
 from llmrank.types import Usage
 
 VARIABLE = "LLMRANK_PRICES"

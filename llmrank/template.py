@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NoReturn, TypeAlias, cast
 
-from jinja2 import FunctionLoader, StrictUndefined, TemplateSyntaxError, nodes
+from jinja2 import FunctionLoader, StrictUndefined, TemplateSyntaxError, meta, nodes
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.exceptions import TemplateRuntimeError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -111,6 +111,10 @@ class Template:
             return "".join(content for _, content in parts)
         messages = ((block.partition("_")[0], re.sub(r"\n{3,}", "\n\n", content).strip()) for block, content in parts)
         return tuple(Message(cast(Role, role), content) for role, content in messages if content)
+
+    def uses(self, name: str) -> bool:
+        """True if one of its files reads a variable of that name that it does not set itself."""
+        return any(name in meta.find_undeclared_variables(self._environment.parse(text)) for text in self.sources.values())
 
     def render_item(self, values: Mapping[str, object]) -> str:
         """Renders ``_item.jinja``: the text of one item."""

@@ -109,7 +109,10 @@ class Prompt:
         messages: The chat; empty when continuations are scored.
         prefix: Raw text that precedes each continuation; no chat template is applied to it.
         continuations: The texts whose log-likelihood after `prefix` is wanted.
-        labels: The labels shown to the model, in the order shown; `item_ids` runs parallel and never leaves the process.
+        labels: What the answer is made of: the labels shown to the model, in the order shown, or the words of a verdict about
+            the one item in `item_ids`.
+        item_ids: The items that the question is about; they never leave the process. They run parallel to labels that stand
+            for items (or to `continuations`), and not to the words of a verdict.
         answer: The form of answer that the words of the prompt ask for.
         max_tokens: The most tokens the answer may have.
         temperature: 0 decodes greedily.
@@ -117,6 +120,7 @@ class Prompt:
         sample: Tells repeated samples of one prompt apart (it is part of the cache key).
         label_logprobs: True asks for the log-probability of each label as the answer's first token.
         fingerprint: The fingerprint of the template that made this prompt.
+        shared: True for a question that is the same for every request, whose answer is worth keeping.
     """
 
     messages: tuple[Message, ...] = ()
@@ -131,6 +135,7 @@ class Prompt:
     sample: int = 0
     label_logprobs: bool = False
     fingerprint: str = ""
+    shared: bool = False
 
     @property
     def kind(self) -> Literal["generate", "score"]:

@@ -22,7 +22,7 @@ DEFAULT_DOMAIN = "items"
 
 MAX_QUERY_CHARS = 4000
 
-TEMPLATE_VALUES = frozenset({"history", "candidates", "query", "answer", "answers", "domain"})
+TEMPLATE_VALUES = frozenset({"history", "candidates", "query", "answer", "answers", "choices", "domain"})
 """The names that every template sees; `prompts/README.md` tells what they hold."""
 
 Shown: TypeAlias = str | tuple[str, ...] | None
@@ -162,6 +162,7 @@ class PromptWriter:
         step: str | None = None,
         answers: Mapping[str, str] | None = None,
         before: Sequence[Message] = (),
+        choices: Sequence[str] = (),
     ) -> Written:
         """Writes the prompt of one step.
 
@@ -173,6 +174,7 @@ class PromptWriter:
             step: Which step of the template; the last by default.
             answers: What earlier steps answered, by their names; a repair's ``previous`` and so on.
             before: Messages of the chat that the template continues; they come first in `Written.messages`.
+            choices: The words of the verdict that is asked for; none where the answer is made of the candidates' labels.
 
         Raises:
             TemplateError: the template does not render, or refuses the request.
@@ -188,6 +190,7 @@ class PromptWriter:
             "query": _query(request.query),
             "answer": self.options.answer,
             "answers": {name: clean_answer(text) for name, text in (answers or {}).items()},
+            "choices": tuple(choices),
         }
 
         def render(history: Sequence[str], texts: Sequence[str]) -> Rendered:

@@ -69,7 +69,7 @@ class CachedBackend(BackendWrapper):
         """The kept answer, or a new one. Raises BackendError."""
         key = cache_key(prompt, self.identity)
         answer, shared = await self._flights.run(key, lambda: self._generate(prompt, key))
-        return _hit(answer) if shared else answer
+        return hit(answer) if shared else answer
 
     async def score(self, prompt: Prompt) -> Completion:
         """The kept scores, and new ones for the continuations that have none. Raises BackendError.
@@ -78,7 +78,7 @@ class CachedBackend(BackendWrapper):
         catalogue's titles are so computed once for all users.
         """
         answer, shared = await self._flights.run(cache_key(prompt, self.identity), lambda: self._score(prompt))
-        return _hit(answer) if shared else answer
+        return hit(answer) if shared else answer
 
     async def aclose(self) -> None:
         """Closes the inner backend and the cache."""
@@ -90,9 +90,9 @@ class CachedBackend(BackendWrapper):
     async def _generate(self, prompt: Prompt, key: bytes) -> Completion:
         kept, notes = self._read([key])
         if key in kept:
-            return _hit(kept[key])
+            return hit(kept[key])
         answer = await self._inner.generate(prompt)
-        if _says_something(answer):
+        if says_something(answer):
             notes += await self._keep({key: answer})
         return replace(answer, notes=(*answer.notes, *notes))
 
@@ -102,20 +102,20 @@ class CachedBackend(BackendWrapper):
         kept, notes = self._read(keys.values())
         answers = {text: kept[key] for text, key in keys.items() if key in kept and len(kept[key].scores) == 1}
         missing = tuple(text for text in keys if text not in answers)
-        spared = sum((answer.usage for answer in answers.values()), Usage())
+        spared = sum((answer.usage + answer.spared for answer in answers.values()), Usage())
         if not missing:
             return replace(_join(prompt, answers, HIT, notes), spared=spared)
 
         # Unchanged when nothing was kept, so that what is asked can be recognised in a server's log or a recording.
         computed = await self._inner.score(prompt if missing == prompt.continuations else _ask_only(prompt, missing))
-        shares = _shares(computed.usage, len(missing))
+        shares = zip(_shares(computed.usage, len(missing)), _shares(computed.spared, len(missing)), strict=True)
         fresh = {
-            text: replace(computed, scores=(score,), usage=share)
-            for text, score, share in zip(missing, computed.scores, shares, strict=True)
+            text: replace(computed, scores=(score,), usage=spent, spared=saved)
+            for text, score, (spent, saved) in zip(missing, computed.scores, shares, strict=True)
         }
         notes += await self._keep({keys[text]: answer for text, answer in fresh.items()})
         whole = _join(prompt, answers | fresh, computed.usage + Usage(cache_hits=len(answers)), notes)
-        return replace(whole, spared=spared)
+        return replace(whole, spared=spared + computed.spared)
 
     def _read_window(self) -> tuple[int | None] | None:
         try:
@@ -153,7 +153,7 @@ class CachedBackend(BackendWrapper):
         return []
 
 
-def _hit(answer: Completion) -> Completion:
+def hit(answer: Completion) -> Completion:
     """An answer that nobody had to compute now."""
     return replace(answer, usage=HIT, spared=answer.usage + answer.spared)
 
@@ -177,7 +177,7 @@ def _shares(usage: Usage, parts: int) -> list[Usage]:
     ]
 
 
-def _says_something(answer: Completion) -> bool:
+def says_something(answer: Completion) -> bool:
     """Whether there is anything in an answer that a strategy can read."""
     return bool((answer.text and answer.text.strip()) or answer.scores or answer.label_logprobs)
 

@@ -1,10 +1,11 @@
-"""A bare backend goes in, the same backend with retries, a concurrency limit and the answer cache around it comes out."""
+"""A bare backend goes in, the same backend with retries, a concurrency limit and kept answers around it comes out."""
 
 from __future__ import annotations
 
 from llmrank.backends.cache import CachedBackend
 from llmrank.backends.limit import Gate
 from llmrank.backends.retry import Limits, RetryBackend
+from llmrank.backends.shared import SharedBackend
 from llmrank.cache import AnswerCache
 from llmrank.protocols import Backend
 
@@ -16,7 +17,8 @@ def guard(
 ) -> Backend:
     """Stacks what stands around every backend: cache, then retries, then the concurrency limit, then `backend`.
 
-    In this order a hit takes no slot, and no slot is held while a prompt waits to be asked again.
+    In this order a hit takes no slot, and no slot is held while a prompt waits to be asked again. Without a cache, the answers
+    to prompts that are the same for every request are kept in memory (`SharedBackend`).
 
     Args:
         backend: The backend to ask.
@@ -32,4 +34,4 @@ def guard(
         ConfigError: `max_concurrency` is less than 1.
     """
     guarded: Backend = RetryBackend(backend, limits, Gate(max_concurrency))
-    return CachedBackend(guarded, cache) if cache is not None else guarded
+    return CachedBackend(guarded, cache) if cache is not None else SharedBackend(guarded)

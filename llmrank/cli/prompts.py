@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated
 
 import typer
 
 from llmrank.errors import InputError, TemplateError, nearest
 from llmrank.lint import Finding, lint, sample_values
+from llmrank.prompt_kinds import kind_of
 from llmrank.template import Template, Templates, packaged_directory
-from llmrank.types import AnswerFormat
 
 prompts_app = typer.Typer(
     help="The templates: every word that a model reads.", no_args_is_help=True, rich_markup_mode=None, add_completion=False
@@ -23,7 +23,10 @@ Directories = Annotated[
 Variables = Annotated[
     list[str] | None, typer.Option("--var", help="A variable of the template, as name=value; may be given again.")
 ]
-Answer = Annotated[str, typer.Option("--answer", help="The form of answer to show: order, json, label or free.")]
+Answer = Annotated[
+    str | None,
+    typer.Option("--answer", help="The form of answer to show: order, json, label or free; by default its usual one."),
+]
 
 
 @prompts_app.command("list")
@@ -45,7 +48,7 @@ def list_templates(directory: Directories = None) -> None:
 def show(
     name: Annotated[str, typer.Argument(help="A template's name, for instance listwise/recency.")],
     rendered: Annotated[bool, typer.Option("--rendered", help="Show what a model would read, for a made-up user.")] = False,
-    answer: Answer = "order",
+    answer: Answer = None,
     variable: Variables = None,
     directory: Directories = None,
 ) -> None:
@@ -84,7 +87,7 @@ def diff(
     first: Annotated[str, typer.Argument(help="A template's name.")],
     second: Annotated[str, typer.Argument(help="Another one's; or the same, to compare your version with the packaged one.")],
     source: Annotated[bool, typer.Option("--source", help="Compare the files instead of the rendered prompts.")] = False,
-    answer: Answer = "order",
+    answer: Answer = None,
     variable: Variables = None,
     directory: Directories = None,
 ) -> None:
@@ -121,11 +124,12 @@ def _source(template: Template) -> str:
     return "\n".join(f"==> {file} <==\n{template.sources[file].rstrip()}\n" for file in files).rstrip()
 
 
-def _rendered(template: Template, answer: str, variable: list[str] | None) -> str:
+def _rendered(template: Template, answer: str | None, variable: list[str] | None) -> str:
     """Every step's messages for the sample user, each under its role."""
-    if answer not in get_args(AnswerFormat):
-        raise InputError("no such form", field="--answer", value=answer, fix=nearest(answer, get_args(AnswerFormat)))
-    values = sample_values(template, _variables(variable), answer=cast(AnswerFormat, answer))
+    known = kind_of(template.name).answers
+    if answer is not None and answer not in known:
+        raise InputError(f"no form that {template.name} asks for", field="--answer", value=answer, fix=nearest(answer, known))
+    values = sample_values(template, _variables(variable), answer=answer)
     parts = []
     for step in template.steps:
         if len(template.steps) > 1:

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from llmrank.config import load_yaml, make
 from llmrank.errors import ConfigError, nearest
 from llmrank.evaluation.data.protocol import CandidateOptions, ProtocolOptions
 from llmrank.evaluation.measures.measure import parse_measure
+from llmrank.sections import load_yaml, make
 
 DATASETS = ("ml-100k",)
 """The names that `dataset` takes: what `llmrank data fetch` fetches."""

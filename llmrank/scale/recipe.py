@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from llmrank.catalog import Catalog
-from llmrank.config import build_ranker, build_strategy, load_config
+from llmrank.config import build_ranker, load_config
 from llmrank.errors import ConfigError, nearest
 from llmrank.ranker import Ranker
 from llmrank.scale.schema import Keep
+from llmrank.strategy_kinds import build_strategy
 
 _NOT_SHAPING = ("limits", "cache", "catalog")
 _NOT_SHAPING_BACKEND = ("max_concurrency", "timeout_s", "api_key_env", "priority")

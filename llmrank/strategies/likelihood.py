@@ -15,6 +15,7 @@ from typing import Literal
 from llmrank.budget import ITEM_FLOOR, Budget, shorten
 from llmrank.errors import BackendError, BudgetError, ConfigError, ContextLengthError
 from llmrank.protocols import Flow
+from llmrank.strategies.calls import Calls
 from llmrank.strategies.outcome import failed, ranked
 from llmrank.strategies.shrink import Flowing, TooLong, shrinking
 from llmrank.types import Capability, Completion, ContinuationScore, Item, Prompt, Ranking, ResolvedRequest
@@ -74,6 +75,11 @@ class Likelihood:
         """The template's fingerprint."""
         return {self._writer.template.name: self._writer.fingerprint}
 
+    def calls(self, count: int, top_k: int | None = None) -> Calls:
+        """One prompt for all candidates; with `pmi_weight` one more a candidate, which is the same for every user."""
+        number = 1 + (count if self._options.pmi_weight else 0)
+        return Calls(number, number)
+
     def flow(self, request: ResolvedRequest, budget: Budget) -> Flow:
         """One prompt scores all candidates; with `pmi_weight`, one more a candidate, the same for every user (so cached)."""
         return shrinking(
@@ -92,7 +98,8 @@ class Likelihood:
         if self._options.pmi_weight:
             nobody = replace(request, history=(), query=None)
             blank = self._writer.write(nobody, (), budget, reserve=reserve)
-            prompts += [self._prompt(blank, (text,), (item.id,)) for text, item in zip(texts, candidates, strict=True)]
+            alone = [self._prompt(blank, (text,), (item.id,)) for text, item in zip(texts, candidates, strict=True)]
+            prompts += [replace(each, shared=True) for each in alone]
         conditional, *unconditional = yield prompts
         if isinstance(conditional, ContextLengthError):
             raise TooLong(conditional)

@@ -95,12 +95,13 @@ OTHER: Mapping[str, Any] = {
     "sample": 1,
     "label_logprobs": True,
     "fingerprint": "another",
+    "shared": True,
 }
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Prompt)])
 def test_the_key_changes_with_what_shapes_the_answer(name: str) -> None:
-    """Each field changes both keys, except the ids and the fingerprint, which change neither."""
+    """Each field changes both keys, except the ids, the fingerprint and `shared`, which change neither."""
     prompt = Prompt(messages=(Message("user", "hello"),))
     other = replace(prompt, **{name: OTHER[name]})
     shapes = name not in NOT_SHAPING

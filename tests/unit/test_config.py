@@ -12,10 +12,11 @@ from llmrank import Catalog, Item, Ranker
 from llmrank.backends.base import BackendBase
 from llmrank.backends.guard import Limits
 from llmrank.backends.local import LocalOptions
-from llmrank.config import CAPABILITIES, build_backend, build_embedder, load_config, load_yaml
+from llmrank.config import CAPABILITIES, build_backend, build_embedder, load_config
 from llmrank.errors import CapabilityError, CatalogError, ConfigError, InputError, LLMRankError, SetupError
 from llmrank.protocols import Backend
 from llmrank.retrieval.prefilter import PrefilterOptions
+from llmrank.sections import load_yaml
 
 CATALOG = Catalog([Item("1", "One", {"year": 2001}), Item("2", "Two")])
 URL = "http://127.0.0.1:9/v1"

@@ -8,12 +8,12 @@ import pytest
 
 from llmrank.backends.retry import Limits, RetryBackend
 from llmrank.budget import Budget
-from llmrank.config import build_strategy
 from llmrank.driver import advance, run_flow
 from llmrank.errors import BackendError, RequestError, ServerError
 from llmrank.evaluation.records import full_cost, usage_record
 from llmrank.protocols import Flow, ModelInfo
 from llmrank.ranker import Ranker
+from llmrank.strategy_kinds import build_strategy
 from llmrank.types import Completion, Item, Message, Prompt, Ranking, RankRequest, Usage
 from tests.unit.scripted import ScriptedBackend, shown
 

@@ -1,14 +1,13 @@
 """What lint finds in a template, and what it leaves alone."""
 
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from llmrank.answer import parse_answer
 from llmrank.lint import lint, sample_values
+from llmrank.prompt_kinds import kind_of
 from llmrank.template import Rendered, Template, Templates
-from llmrank.types import AnswerFormat
 
 GOOD = """{% block user %}
 {% include "_history.jinja" %}
@@ -43,11 +42,13 @@ def test_the_packaged_templates_are_clean(name: str) -> None:
     assert lint(Templates().get(name)) == ()
 
 
-@pytest.mark.parametrize("count", [1, 30])
-@pytest.mark.parametrize("name", [name for name in Templates().names() if name.startswith("listwise/")])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [(name, count) for name in Templates().names() for count in kind_of(name).counts[-2:] if kind_of(name).asks == "labels"],
+)
 def test_an_echo_of_a_prompts_own_words_is_no_ranking(name: str, count: int) -> None:
     """A model that only repeats its instructions has ranked nothing: the examples in them hold no label."""
-    for answer in get_args(AnswerFormat):
+    for answer in kind_of(name).answers:
         values = sample_values(Templates().get(name), candidates=count, answer=answer)
         candidates, history = values["candidates"], values["history"]
         assert isinstance(candidates, tuple)
@@ -138,6 +139,90 @@ def test_a_template_that_asks_for_no_ranking_needs_no_candidates(tmp_path: Path)
     probe.write_text("{% block user %}[B] is {{ nothing }}.{% endblock %}")
     found = {finding.code for finding in lint(Templates(tmp_path).get("probe/title"))}
     assert found == {"undefined-variable", "label-clash", "history-not-shown"}
+
+
+VERDICT = """{% block user %}
+{% include "_history.jinja" %}
+Is this one for me?
+{% for candidate in candidates %}
+- {{ candidate.text }}
+{% endfor %}
+Answer {{ choices | join(" or ") }}.
+{% endblock %}
+"""
+
+
+def codes_in(folder: Path, name: str, text: str) -> set[str]:
+    """The kinds of findings in a template of that name."""
+    file = folder / f"{name}.jinja"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+    return {finding.code for finding in lint(Templates(folder).get(name))}
+
+
+@pytest.mark.parametrize("folder", ["single-token", "setwise", "pairwise"])
+def test_a_template_that_asks_for_a_label_shows_candidates_and_the_form_of_answer(tmp_path: Path, folder: str) -> None:
+    """What is asked for there is one label, so only that form has to be right."""
+    assert codes_in(tmp_path, f"{folder}/good", GOOD) == set()
+    label = GOOD.replace(ANSWER, f'{{% if answer != "label" %}}{{{{ fail("a label") }}}}{{% endif %}}{ANSWER}')
+    assert codes_in(tmp_path, f"{folder}/label", label) == set()
+    assert codes_in(tmp_path, f"{folder}/mute", GOOD.replace(ANSWER, "")) == {"no-output-instruction"}
+    without = GOOD.replace('{% include "_candidates.jinja" %}', "")
+    assert codes_in(tmp_path, f"{folder}/empty", without) == {"candidate-not-shown"}
+    assert codes_in(tmp_path, f"{folder}/text", "{% block text %}Next:\n{% endblock %}") == {"wrong-block"}
+
+
+def test_a_pair_is_all_that_a_pairwise_template_has_to_show(tmp_path: Path) -> None:
+    """It may count on two candidates; elsewhere that is a mistake."""
+    both = "[{{ candidates[0].label }}] {{ candidates[0].text }}\n[{{ candidates[1].label }}] {{ candidates[1].text }}\n"
+    text = GOOD.replace('{% include "_candidates.jinja" %}', both)
+    assert codes_in(tmp_path, "pairwise/both", text) == set()
+    assert codes_in(tmp_path, "setwise/both", text) == {"candidate-not-shown", "does-not-render"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ('{{ choices | join(" or ") }}', "with care", "no-output-instruction"),
+        ('{{ choices | join(" or ") }}', "Yes or No", "no-output-instruction"),
+        ('{{ choices | join(" or ") }}', "{{ choices[0] }}", "no-output-instruction"),
+        ("- {{ candidate.text }}", "- it", "candidate-not-shown"),
+        ("- {{ candidate.text }}", "- {{ candidate.text }}\n- {{ candidate.text }}", "candidate-not-shown"),
+        ("- {{ candidate.text }}", "[{{ candidate.label }}] {{ candidate.text }}", "label-clash"),
+        ('{% include "_history.jinja" %}', "", "history-not-shown"),
+        ("Is this one for me?", "{{ choice }}", "undefined-variable"),
+    ],
+)
+def test_what_is_found_in_a_template_that_asks_for_a_verdict(tmp_path: Path, old: str, new: str, code: str) -> None:
+    """It shows one candidate, without a label, and the words to choose from, whatever they are configured to be."""
+    assert codes_in(tmp_path, "pointwise/good", VERDICT) == set()
+    assert codes_in(tmp_path, "pointwise/bad", VERDICT.replace(old, new)) == {code}
+
+
+def test_a_verdict_is_asked_for_in_the_last_message(tmp_path: Path) -> None:
+    """Words that stood earlier are no instruction for the answer."""
+    text = VERDICT + "{% block user_2 %}Now!{% endblock %}"
+    assert codes_in(tmp_path, "pointwise/late", text) == {"no-output-instruction"}
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("{% block text %}{% endblock %}", "no-lines"),
+        ("{% block text %}N/A for {{ domain }}{% endblock %}", "undefined-variable"),
+        ("{% block text %}{% if history %}N/A{% endif %}\n?{% endblock %}", "undefined-variable"),
+        ("{% block user %}N/A{% endblock %}", "wrong-block"),
+    ],
+)
+def test_what_is_found_in_content_free_texts(tmp_path: Path, text: str, code: str) -> None:
+    """They are a text of lines, rendered without any values: there is no request yet."""
+    assert codes_in(tmp_path, "calibration/good", "{% block text %}N/A\n?{% endblock %}") == set()
+    assert codes_in(tmp_path, "calibration/bad", text) == {code}
+
+
+def test_a_likelihood_template_is_a_text(tmp_path: Path) -> None:
+    """A chat has no continuation that could be scored."""
+    assert codes_in(tmp_path, "likelihood/chat", GOOD) == {"wrong-block"}
 
 
 def test_an_own_item_partial_is_rendered_too(tmp_path: Path) -> None:

@@ -68,6 +68,36 @@ def test_show_rendered_prints_what_a_model_reads() -> None:
     assert "Movies I have watched recently, in order:\nThe Fugitive" in text.stdout
 
 
+@pytest.mark.parametrize(
+    ("name", "asked", "candidates"),
+    [
+        ("single-token/sequential", "Answer with the label of the best one alone", 5),
+        ("setwise/next", "Answer with the label of the best one alone", 5),
+        ("pairwise/next", "Answer with the label of the best one alone", 2),
+        ("pointwise/yes-no", "Answer with Yes or No alone", 1),
+        ("pointwise/graded", "Grade it from 0 (not at all) to 4 (most)", 1),
+    ],
+)
+def test_show_rendered_asks_for_what_the_kind_of_template_asks_for(name: str, asked: str, candidates: int) -> None:
+    """Without --answer the usual form of its folder, with as many candidates as such a prompt shows."""
+    lines = run("show", name, "--rendered").stdout.splitlines()
+    assert [line for line in lines if line.startswith(asked)]
+    assert lines.index("</candidates>") - lines.index("<candidates>") - 1 == candidates
+    assert run("show", name, "--rendered", "--answer", "label").stdout.splitlines() == lines
+
+
+def test_show_rendered_of_content_free_texts() -> None:
+    """They are lines, with neither a history nor candidates."""
+    assert run("show", "calibration/content-free", "--rendered").stdout.splitlines() == ["N/A", "MASK", "..."]
+
+
+def test_templates_of_two_kinds_are_compared_each_in_its_own_form() -> None:
+    """The one asks for an order, the other for a label."""
+    lines = run("diff", "listwise/sequential", "single-token/sequential").stdout.splitlines()
+    assert "-[best label] > [second label] > ... > [last label]" in lines
+    assert "+Answer with the label of the best one alone, without brackets, and nothing else." in lines
+
+
 def test_lint_of_the_packaged_templates() -> None:
     """They are clean: status 0."""
     result = run("lint")
@@ -122,6 +152,7 @@ def test_diff_with_itself_compares_with_the_packaged_one(folder: Path) -> None:
         (("diff", "listwise/recency", "nothing"), TemplateError, "no such template"),
         (("list", "--dir", "/no/such/folder"), TemplateError, "no such directory"),
         (("show", "listwise/recency", "--rendered", "--answer", "jsno"), InputError, "did you mean 'json'?"),
+        (("show", "pairwise/next", "--rendered", "--answer", "order"), InputError, "known: label"),
         (("show", "listwise/recency", "--rendered", "--var", "domain"), InputError, "not of the form name=value"),
         (("show", "listwise/recency", "--rendered", "--var", "domain=moovies"), TemplateError, "domain moovies is not one of"),
     ],

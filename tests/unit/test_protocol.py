@@ -17,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrank.catalog import Catalog
-from llmrank.config import make
 from llmrank.errors import ConfigError, DatasetError, UnknownItemError
 from llmrank.evaluation.cases import Case
 from llmrank.evaluation.data import chosen
@@ -25,6 +24,7 @@ from llmrank.evaluation.data.candidates import Question, Sampled, Shuffled
 from llmrank.evaluation.data.interactions import Interaction, Interactions
 from llmrank.evaluation.data.protocol import CandidateOptions, ProtocolOptions, Split, make_cases
 from llmrank.evaluation.data.timelines import popularity
+from llmrank.sections import make
 from llmrank.types import Item
 from tests.unit.bag_embedder import BagEmbedder
 

@@ -10,6 +10,8 @@ from syrupy.assertion import SnapshotAssertion
 
 from llmrank.budget import Budget, EstimateCounter
 from llmrank.lint import sample_values
+from llmrank.prompt_kinds import kind_of
+from llmrank.strategies.pointwise import CHOICES
 from llmrank.template import Templates
 from llmrank.types import AnswerFormat, Event, Item, ResolvedRequest
 from llmrank.writer import PromptOptions, PromptWriter
@@ -50,7 +52,17 @@ def test_prompts_with_a_query(name: str, snapshot: SnapshotAssertion) -> None:
 
 
 @pytest.mark.parametrize("query", [None, "something tense"], ids=["nothing", "query"])
-@pytest.mark.parametrize("name", ["likelihood/next-line", "likelihood/query", "listwise/sequential"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "likelihood/next-line",
+        "likelihood/query",
+        "listwise/sequential",
+        "pointwise/graded",
+        "pointwise/yes-no",
+        "single-token/sequential",
+    ],
+)
 def test_prompts_for_a_new_user(name: str, query: str | None, snapshot: SnapshotAssertion) -> None:
     """Without a history: by the query, or by nothing at all."""
     assert prompt_of(name, ResolvedRequest((), CANDIDATES, query=query)) == snapshot
@@ -66,17 +78,21 @@ def test_answer_instructions(answer: AnswerFormat, count: int, snapshot: Snapsho
 
 
 def prompt_of(name: str, request: ResolvedRequest) -> str:
-    """Every step of a template as one text."""
-    writer = PromptWriter(PromptOptions(name, fields=FIELDS, variables={"domain": "movies"}), TEMPLATES)
+    """Every step of a template as one text, with as many candidates and the form of answer that are usual for its kind."""
+    kind = kind_of(name)
+    writer = PromptWriter(PromptOptions(name, fields=FIELDS, variables={"domain": "movies"}, answer=kind.answers[0]), TEMPLATES)
+    choices = CHOICES["graded" if name.endswith("graded") else "yes-no"] if kind.asks == "verdict" else ()
+    shown = request.candidates[: (kind.counts or (0,))[0]]
     parts = []
     for step in writer.template.steps:
         written = writer.write(
             request,
-            request.candidates,
+            shown,
             Budget(1_000_000, EstimateCounter()),
             reserve=1,
             step=step.name,
             answers=ANSWERS,
+            choices=choices,
         )
         parts.append(f"==> {step.name} <==\n{written.prefix}")
         parts += [f"[{message.role}]\n{message.content}\n" for message in written.messages]

@@ -100,7 +100,8 @@ def test_ids_never_reach_a_prompt(template: str) -> None:
     asked = replace(request(items("a", "b"), items("c", "d"), "q"), user_id="USER-SECRET")
     writer = PromptWriter(PromptOptions(template=template), TEMPLATES)
     for step in writer.template.steps:
-        written = writer.write(asked, asked.candidates, WIDE, reserve=1, step=step.name, answers=ANSWERS | {"previous": "no"})
+        answers = ANSWERS | {"previous": "no"}
+        written = writer.write(asked, asked.candidates, WIDE, reserve=1, step=step.name, answers=answers, choices=("yes", "no"))
         assert "SECRET" not in text_of(written)
         assert written.item_ids == ("i-SECRET-0", "i-SECRET-1")
         assert written.labels == ("A", "B")
