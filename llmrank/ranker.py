@@ -285,7 +285,7 @@ class Ranker:
             info = await self.backend.info()
             counter = info.counter
             budget = Budget.of(info, self.backend.model)
-            flow = self.strategy.flow(request, budget)
+            flow = self.asked(request, budget)
             ranking = await run_flow(flow, self.backend, in_thread=counter is not None and counter.remote)
         except BackendError as error:  # the server is not there to tell its model's window or to count tokens
             ranking = failed(request.candidates, error, strategy=self.strategy.name, fingerprint="")
@@ -310,8 +310,19 @@ class Ranker:
         if failure is not None:
             ranking = failed(resolved.candidates, failure, strategy=self.strategy.name, fingerprint="")
         else:
-            ranking = yield from self.strategy.flow(resolved, budget)
+            ranking = yield from self.asked(resolved, budget)
         return self._finish(resolved, ranking, selection)
+
+    def asked(self, request: ResolvedRequest, budget: Budget) -> Flow:
+        """What the model is asked for a request that is resolved and shortened: the strategy's flow, without fusion.
+
+        Args:
+            request: What to rank.
+            budget: The window and the token counter that the prompts are written for.
+        """
+        # What the fusion may bring to the first places has to have been ranked, too.
+        whole = self.fusion is not None and bool(self.fusion.needs)
+        return self.strategy.flow(replace(request, top_k=None) if whole else request, budget)
 
     def _select(self, request: ResolvedRequest) -> tuple[Selection | None, BackendError | None]:
         """What the prefilter lets through, if there is one; with the error, the order given, if its server does not answer."""

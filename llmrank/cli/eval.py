@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from llmrank.errors import ConfigError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -70,6 +72,57 @@ def run(
     if done.stopped:
         typer.echo(f"not complete: {done.stopped}", err=True)
     raise typer.Exit(1 if done.failures or done.stopped else 0)
+
+
+@eval_app.command()
+def positions(
+    suite: Annotated[Path, typer.Argument(help="The suite's YAML file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder; one that is there already goes on.")],
+    ranker: Annotated[
+        list[str] | None, typer.Option("--ranker", "-r", help="One of the suite's; may be given again; left out: all.")
+    ] = None,
+    at: Annotated[
+        str, typer.Option("--at", help="The places of what is relevant, from 1, with commas between.")
+    ] = "1,6,11,16,20",
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Only the first so many cases that are fit.")] = 50,
+    k: Annotated[int, typer.Option("--k", min=1, help="Of NDCG@k.")] = 10,
+    retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Ask again for the cases that failed.")] = False,
+) -> None:
+    """Rank each case with its relevant candidate at several places: does the place decide? Exit status 1 if rankings failed."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from llmrank.evaluation.positioning.study import positions as study
+    from llmrank.evaluation.report.terminal import terminal_table
+
+    said, shown = Console(stderr=True, highlight=False), Console(highlight=False)
+    found = study(
+        suite,
+        out,
+        rankers=ranker,
+        at=_places(at),
+        limit=limit,
+        k=k,
+        retry_errors=retry_errors,
+        on_start=lambda begun: _forecast(said, begun),
+    )
+    for table in found.tables():
+        shown.print(terminal_table(table))
+        for note in table.notes:
+            shown.print(Text(note))
+    typer.echo(f"written: {out / 'positions.md'}")
+    if found.failures:
+        count = "1 ranking" if found.failures == 1 else f"{found.failures:,} rankings"
+        typer.echo(f"{count} failed; --retry-errors asks again", err=True)
+    raise typer.Exit(1 if found.failures else 0)
+
+
+def _places(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        fix = "write whole numbers with commas between: 1,6,11"
+        raise ConfigError("are no places", field="--at", value=text, fix=fix) from error
 
 
 @eval_app.command()

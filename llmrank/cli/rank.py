@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
 
+from llmrank.cli.dry_run import forecast_rank
+from llmrank.cli.prefix_cache import PrefixCacheWatch
+from llmrank.cli.requests import rereadable
 from llmrank.cli.shards import ENGINES, KEEP, ShardArguments, rank_as_shards
-from llmrank.errors import DatasetError, RequestError
+from llmrank.errors import RequestError
 from llmrank.evaluation.cases import json_line, read_requests
 from llmrank.evaluation.records import ranking_record
+from llmrank.forecast import money
+from llmrank.prices import FREE, VARIABLE, Prices
 from llmrank.progress import progress
 from llmrank.ranker import Ranker
 from llmrank.resolve import resolve
-from llmrank.types import Ranking, RankRequest
+from llmrank.types import Ranking, RankRequest, Usage
 
 
 def rank(
@@ -57,6 +59,13 @@ def rank(
         bool, typer.Option("--retry-errors", help="shards: ask again for the users that a backend failed.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="shards: rank again what is there already.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would take, and ask nothing: no key, server or weights are needed.")
+    ] = False,
+    prices: Annotated[
+        Path | None,
+        typer.Option("--prices", help=f"What models cost (YAML or JSON), ahead of ${VARIABLE} and the packaged table."),
+    ] = None,
 ) -> None:
     """Rank candidates for one user, or for every line of a file."""
     single = {"--history": history, "--candidates": candidates, "--query": query}
@@ -64,9 +73,19 @@ def rank(
         given = [name for name, value in single.items() if value]
         if given:
             raise RequestError("cannot be joined with --cases", field=given[0], fix="give one request, or a file of them")
+    table = Prices.load(prices)
     shards = ShardArguments(engine, rows, workers, gpus, address, keep, retry_errors, overwrite)
+    if dry_run:
+        shards.refuse("a dry run ranks nothing: leave it out")
+        for field, value in (("--out", out), ("--show-prompt", show_prompt)):
+            if value:
+                fix = "leave it out; > FILE keeps what is printed" if field == "--out" else "leave it out"
+                raise RequestError("a dry run ranks nothing", field=field, value=str(value), fix=fix)
+        request = RankRequest(_ids(history), None if candidates is None else _ids(candidates), query, top_k=top_k)
+        forecast_rank(config, items, request if cases is None else cases, top_k, table, as_json=as_json)
+        return
     if shards.wanted(cases):
-        raise typer.Exit(rank_as_shards(config, items, cases, out, top_k, shards))
+        raise typer.Exit(rank_as_shards(config, items, cases, out, top_k, shards, table))
     shards.refuse()
     if cases is not None:
         if out is not None and any(_same(path, cases) for path in (out, _part(out))):
@@ -77,16 +96,22 @@ def rank(
         if ranker.catalog is None:
             raise RequestError("are needed to look ids up", field="--items", fix="name an item file here or under `catalog`")
         if cases is not None:
-            raise typer.Exit(_rank_file(ranker, cases, out, top_k))
+            cache = PrefixCacheWatch(ranker)
+            status = _rank_file(ranker, cases, out, top_k, table)
+            cache.tell()
+            raise typer.Exit(status)
         request = RankRequest(_ids(history), None if candidates is None else _ids(candidates), query, top_k=top_k)
         resolve(request, ranker.catalog)  # a mistyped id is found before a catalogue is embedded
         if candidates is None:
             _prepare(ranker)
+        cache = PrefixCacheWatch(ranker)
         ranking = ranker.rank(request.history, request.candidates, query, top_k)
+        bill = _bill(ranker, ranking.usage, table)
     if as_json:
         sys.stdout.write(json_line(ranking_record(ranking), sys.stdout.encoding))
     else:
-        _print(ranking, show_prompt)
+        _print(ranking, show_prompt, bill)
+    cache.tell()
     raise typer.Exit(1 if ranking.status == "error" else 0)
 
 
@@ -94,32 +119,25 @@ def _ids(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _rank_file(ranker: Ranker, cases: Path, out: Path | None, top_k: int | None) -> int:
-    with _rereadable(cases) as path:
+def _bill(ranker: Ranker, usage: Usage, prices: Prices) -> str:
+    """What a usage costs, where somebody sends a bill and the price is known; else empty."""
+    price = prices.at_backend(ranker.backend.kind, ranker.backend.model)
+    usd = None if price is None or price is FREE else price.usd(usage)
+    return "" if usd is None else f"; {money(usd)} USD"
+
+
+def _rank_file(ranker: Ranker, cases: Path, out: Path | None, top_k: int | None, prices: Prices) -> int:
+    with rereadable(cases) as path:
         # A first pass, so that a bad line is found before anything is paid for.
         whole = [request.candidates is None for request in read_requests(path, name=str(cases))]
         if any(whole):
             _prepare(ranker)
         rankings = ranker.rank_many(read_requests(path, top_k=top_k, name=str(cases)))
-        return _write(rankings, len(whole), sys.stdout) if out is None else _write_file(rankings, len(whole), out)
 
+        def bill(usage: Usage) -> str:
+            return _bill(ranker, usage, prices)
 
-@contextmanager
-def _rereadable(cases: Path) -> Iterator[Path]:
-    """The file itself, or, for what can be read only once (a pipe), a copy of it."""
-    with ExitStack() as stack:
-        try:
-            # Some systems give one read position to all who open /dev/stdin: then even a file is read only once there.
-            if cases.is_file() and cases.parts[:2] != ("/", "dev"):
-                path = cases
-            else:
-                path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llmrank-")), "cases.jsonl")
-                with cases.open("rb") as source, path.open("wb") as target:
-                    shutil.copyfileobj(source, target)
-        except OSError as error:
-            reason = error.strerror or error
-            raise DatasetError(f"cannot be read ({reason})", field="--cases", value=str(cases), fix="check the path") from error
-        yield path
+        return _write(rankings, len(whole), sys.stdout, bill) if out is None else _write_file(rankings, len(whole), out, bill)
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -133,12 +151,12 @@ def _part(out: Path) -> Path:
     return out.with_name(out.name + ".part")
 
 
-def _write_file(rankings: Iterator[Ranking], total: int, out: Path) -> int:
+def _write_file(rankings: Iterator[Ranking], total: int, out: Path, bill: Callable[[Usage], str]) -> int:
     # Written beside and renamed at the end: a run that is broken off leaves no half file under the name asked for.
     part = _part(out)
     try:
         with part.open("w", encoding="utf-8") as file:
-            status = _write(rankings, total, file)
+            status = _write(rankings, total, file, bill)
         part.replace(out)
     except OSError as error:
         raise RequestError(
@@ -154,19 +172,29 @@ def _prepare(ranker: Ranker) -> None:
             ranker.prefilter.prepare(report)
 
 
-def _write(rankings: Iterator[Ranking], total: int, file: TextIO) -> int:
+def _write(rankings: Iterator[Ranking], total: int, file: TextIO, bill: Callable[[Usage], str]) -> int:
     statuses: Counter[str] = Counter()
+    usage = Usage()
     with progress("ranking", "items") as report:
         for ranking in rankings:
             file.write(json_line(ranking_record(ranking), file.encoding))
             statuses[ranking.status] += 1
+            usage += ranking.usage
             report(statuses.total(), total)
     counts = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
     typer.echo(f"{statuses.total()} ranked: {counts or 'none'}", err=True)
+    typer.echo(_took(usage) + bill(usage), err=True)
     return 1 if statuses["error"] else 0
 
 
-def _print(ranking: Ranking, show_prompt: bool) -> None:
+def _took(usage: Usage) -> str:
+    return (
+        f"{usage.calls:,} calls, {usage.cache_hits:,} cached; "
+        f"{usage.prompt_tokens:,} prompt + {usage.completion_tokens:,} answer tokens"
+    )
+
+
+def _print(ranking: Ranking, show_prompt: bool, bill: str) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -188,8 +216,7 @@ def _print(ranking: Ranking, show_prompt: bool) -> None:
     usage = ranking.usage
     lines = [
         f"status {ranking.status}; {ranking.strategy} with {ranking.model}; prompt {ranking.fingerprint}",
-        f"{usage.calls} calls, {usage.cache_hits} cached; "
-        f"{usage.prompt_tokens} prompt + {usage.completion_tokens} answer tokens; {usage.seconds:.1f} s",
+        f"{_took(usage)}; {usage.seconds:.1f} s{bill}",
         *(f"repaired: {repair}" for repair in ranking.repairs),
         *(f"note: {note}" for note in ranking.notes),
     ]

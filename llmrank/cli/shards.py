@@ -9,8 +9,12 @@ from typing import Any, cast
 
 import typer
 
+from llmrank.config import load_config
 from llmrank.errors import DatasetError, RequestError, nearest
 from llmrank.evaluation.cases import read_requests
+from llmrank.evaluation.running.contenders import model_of, price_at
+from llmrank.forecast import money
+from llmrank.prices import FREE, Price, Prices
 from llmrank.progress import progress
 from llmrank.types import Usage
 
@@ -44,17 +48,22 @@ class ShardArguments:
         """Whether cases are to be ranked as shards: an engine is named, or they are in Parquet."""
         return self.engine is not None or (cases is not None and (cases.suffix == ".parquet" or cases.is_dir()))
 
-    def refuse(self) -> None:
-        """Refuses what goes with shards only. Raises RequestError."""
+    def refuse(self, fix: str = "say --engine local or ray, with --cases and --out") -> None:
+        """Refuses what goes with shards only. Raises RequestError, which says how to `fix` it."""
         for name in self.__slots__:
             value = getattr(self, name)
             if value not in (None, False):
-                fix = "say --engine local or ray, with --cases and --out"
                 raise RequestError("goes with shards", field=f"--{name.replace('_', '-')}", value=value, fix=fix)
 
 
 def rank_as_shards(
-    config: Path, items: Path | None, cases: Path | None, out: Path | None, top_k: int | None, arguments: ShardArguments
+    config: Path,
+    items: Path | None,
+    cases: Path | None,
+    out: Path | None,
+    top_k: int | None,
+    arguments: ShardArguments,
+    prices: Prices,
 ) -> int:
     """Ranks all shards and says what became of them.
 
@@ -81,6 +90,8 @@ def rank_as_shards(
             if getattr(arguments, name) is not None:
                 fix = "say --engine ray; on this machine backend.max_concurrency sets how much is asked at once"
                 raise RequestError("goes with Ray", field=f"--{name}", value=getattr(arguments, name), fix=fix)
+    sections = load_config(config)
+    price = price_at(sections, model_of(sections) or "", prices)
     shards = _shards(cases, out, arguments.rows)
     redo = "everything" if arguments.overwrite else "errors" if arguments.retry_errors else "nothing"
     total, done, tally = count_rows(shards), 0, _Tally()
@@ -105,7 +116,7 @@ def rank_as_shards(
         ):
             tally.add(each)
             report(done, total, tally.note(len(shards)))
-    return tally.close()
+    return tally.close(price)
 
 
 class _Tally:
@@ -137,8 +148,8 @@ class _Tally:
         errors = f", {self.statuses['error']} errors" if self.statuses["error"] else ""
         return f"shard {self.outcomes.total()} of {shards}{failed}{errors}"
 
-    def close(self) -> int:
-        """Says how it ended; the exit status."""
+    def close(self, price: Price | None) -> int:
+        """Says how it ended, and what it cost if the price is known; the exit status."""
         for line in self.failures:
             typer.echo(line, err=True)
         typer.echo(f"{self.outcomes.total()} shards: {_counts(self.outcomes)}", err=True)
@@ -148,12 +159,19 @@ class _Tally:
         typer.echo(
             f"{self.spent.calls:,} calls now, {self.cost.calls:,} in all; "
             f"{self.cost.prompt_tokens:,} prompt ({self.cost.cached_tokens:,} cached) + "
-            f"{self.cost.completion_tokens:,} answer tokens in all",
+            f"{self.cost.completion_tokens:,} answer tokens in all{_dollars(price, self.spent, self.cost)}",
             err=True,
         )
         if self.unanswered:
             typer.echo(f"{self.unanswered} rows lack an answer; --retry-errors asks again for them", err=True)
         return 1 if self.failures or self.statuses["error"] else 0
+
+
+def _dollars(price: Price | None, spent: Usage, cost: Usage) -> str:
+    """Both usages in USD, where somebody sends a bill and the price is known; else empty."""
+    if price is None or price is FREE:
+        return ""
+    return f"; {money(price.usd(spent) or 0.0)} USD now, {money(price.usd(cost) or 0.0)} in all"
 
 
 def _counts(counter: Counter[str]) -> str:
@@ -169,8 +187,17 @@ def _shards(cases: Path, out: Path, rows: int | None) -> list[Path]:
             raise RequestError(
                 "goes with a JSONL file of cases", field="--rows", value=rows, fix="Parquet files are shards as is"
             )
-        shards = sorted(cases.glob("*.parquet")) if cases.is_dir() else [cases]
-        if not shards:
-            raise DatasetError("holds no Parquet file", field="--cases", value=str(cases), fix="name the folder of the shards")
-        return shards
+        return shards_in(cases)
     return split_requests(read_requests(cases), out / "requests", rows or ROWS)
+
+
+def shards_in(cases: Path) -> list[Path]:
+    """The Parquet files of a folder, or the one that is named.
+
+    Raises:
+        DatasetError: the folder holds none.
+    """
+    shards = sorted(cases.glob("*.parquet")) if cases.is_dir() else [cases]
+    if not shards:
+        raise DatasetError("holds no Parquet file", field="--cases", value=str(cases), fix="name the folder of the shards")
+    return shards

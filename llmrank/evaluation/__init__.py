@@ -10,14 +10,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llmrank.evaluation.comparing.compare import compare
     from llmrank.evaluation.folder import RunFolder
+    from llmrank.evaluation.positioning.study import Positions, positions
     from llmrank.evaluation.run import Evaluation, evaluate, finish
     from llmrank.evaluation.running.session import RunOptions
     from llmrank.evaluation.suite import Suite, load_suite
 
-__all__ = ["Evaluation", "RunFolder", "RunOptions", "Suite", "compare", "evaluate", "finish", "load_suite"]
+__all__ = [
+    "Evaluation",
+    "Positions",
+    "RunFolder",
+    "RunOptions",
+    "Suite",
+    "compare",
+    "evaluate",
+    "finish",
+    "load_suite",
+    "positions",
+]
 
 _PLACES = {
     "Evaluation": "run",
+    "Positions": "positioning.study",
     "RunFolder": "folder",
     "RunOptions": "running.session",
     "Suite": "suite",
@@ -25,6 +38,7 @@ _PLACES = {
     "evaluate": "run",
     "finish": "run",
     "load_suite": "suite",
+    "positions": "positioning.study",
 }
 
 

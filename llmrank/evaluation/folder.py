@@ -8,6 +8,7 @@
     DIR/data/popularity.json      who chose what before   } wherever it is moved
     DIR/results/<ranker>.jsonl    one line a case, in order, written and fsynced as each is ranked
     DIR/stability/<ranker>.jsonl  the same for shuffled candidates
+    DIR/positions/<ranker>/<place>.jsonl  the same with what is relevant at that place
     DIR/memorization.json         what the probe found, by ranker
     DIR/answers.sqlite            the answer cache
     DIR/spent.jsonl               one line a call that was paid for
@@ -90,6 +91,10 @@ class RunFolder:
     def stability_path(self, ranker: str) -> Path:
         """Where the results of a ranker for shuffled candidates are; there need not be any."""
         return self.path / "stability" / f"{ranker}.jsonl"
+
+    def positions_path(self, ranker: str, place: int) -> Path:
+        """Where the results of a ranker are with what is relevant at a place (from 1); there need not be any."""
+        return self.path / "positions" / ranker / f"{place}.jsonl"
 
     def results(self, ranker: str) -> Iterator[dict[str, Any]]:
         """The results of a ranker in the order of the cases, one at a time: `records.full_record` with `case`."""

@@ -15,11 +15,11 @@ from typing import Any
 from llmrank.errors import DatasetError, LLMRankError
 from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.running.contenders import templates_of
-from llmrank.evaluation.running.forecast import Forecast
 from llmrank.evaluation.running.log import ResultLog
 from llmrank.evaluation.running.prepare import Given, prepare
 from llmrank.evaluation.running.session import RunOptions, Session
 from llmrank.evaluation.suite import Suite, load_suite
+from llmrank.forecast import Forecast
 from llmrank.prices import Prices
 
 __all__ = ["Evaluation", "RunOptions", "evaluate", "finish"]
@@ -83,7 +83,7 @@ def evaluate(
     suite = suite if isinstance(suite, Suite) else load_suite(suite)
     prices = Prices.load(suite.prices)
     templates = {name: templates_of(config) for name, config in suite.rankers.items()}
-    with _locked(Path(out)):
+    with locked(Path(out)):
         folder, changes = prepare(suite, out, templates, Given.of(items, interactions))
         run = Session(suite, folder, options, prices)
         begun = Evaluation(folder, None, run.forecasts(), run.planned, usd=run.spent(), changes=changes)
@@ -107,7 +107,7 @@ def finish(folder: RunFolder, *, report: bool = True) -> dict[str, Any]:
         DatasetError: there is no run in the folder; one is at work there, or the folder cannot be written.
     """
     _ = folder.manifest  # or a folder that is mistyped would be made
-    with _locked(folder.path):
+    with locked(folder.path):
         return _finish(folder, report=report)
 
 
@@ -125,8 +125,8 @@ def _finish(folder: RunFolder, *, report: bool) -> dict[str, Any]:
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keeps a second process out of the folder."""
+def locked(out: Path) -> Iterator[None]:
+    """Makes the folder if need be, and keeps a second process out of it. Raises DatasetError if one is there."""
     from filelock import FileLock, Timeout
 
     try:

@@ -10,12 +10,12 @@ from llmrank.backends.guard import guard
 from llmrank.backends.local import LocalBackend, LocalOptions
 from llmrank.cache import AnswerCache
 from llmrank.catalog import Catalog
-from llmrank.config import build_strategy
 from llmrank.evaluation.cases import Case
 from llmrank.evaluation.probing.probe import probe
-from llmrank.evaluation.running.forecast import forecast
+from llmrank.forecast import forecast
 from llmrank.prices import Prices
 from llmrank.ranker import Ranker
+from llmrank.strategy_kinds import build_strategy
 from llmrank.types import Item
 
 pytestmark = pytest.mark.local
@@ -53,7 +53,7 @@ def test_a_forecast_without_the_model_is_near_to_what_it_counts(backend: LocalBa
     """The same calls, and within 15 % the tokens of a vocabulary that the forecast does not have (within 10 % on ML-100K)."""
     strategy = build_strategy({"kind": kind}, {"fields": fields, "variables": {"domain": "movies"}})
     with Ranker(backend, strategy, catalog=CATALOG) as ranker:
-        found = forecast(ranker, [CASE], 1, Prices.load())
+        found = forecast(ranker, [CASE.request], 1, Prices.load())
         (ranking,) = ranker.rank_many([CASE.request])
     assert found.calls == ranking.usage.calls
     assert found.prompt_tokens == pytest.approx(ranking.usage.prompt_tokens, rel=0.15)

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import asyncio, sys
 from llmrank import Item, Ranker
-from llmrank.config import build_backend, build_strategy
+from llmrank.config import build_backend
+from llmrank.strategy_kinds import build_strategy
 from tests.unit.scripted import ScriptedBackend
 
 kind, use, folder = sys.argv[1:]

@@ -25,15 +25,17 @@ LAYERS = [
         "catalog",
         "resolve",
         "lint",
+        "prompt_kinds",
         "assets",
         "strict_yaml",
         "fusion",
         "_portal",
         "driver",
+        "requantize",
     }
     | {"cache", "codec"},
     {"strategies", "backends", "retrieval"},
-    {"ranker", "config", "prices"},
+    {"ranker", "config", "prices", "sections", "strategy_kinds", "forecast"},
     {"evaluation", "experiment", "scale"},
     {"cli"},
 ]

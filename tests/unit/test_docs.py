@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from llmrank import Catalog, Event, Item, Limits, Ranker, config, errors, ranker
+from llmrank import Catalog, Event, Item, Limits, Ranker, config, errors, ranker, strategy_kinds
 from llmrank.backends.local import LocalOptions
 from llmrank.backends.openai import OpenAIBackend, OpenAIOptions
 from llmrank.backends.replay import ReplayOptions
@@ -29,8 +30,16 @@ from llmrank.retrieval.openai import OpenAIEmbedderOptions
 from llmrank.retrieval.precomputed import PrecomputedOptions
 from llmrank.retrieval.prefilter import PrefilterOptions
 from llmrank.retrieval.wordllama import WordLlamaOptions
+from llmrank.strategies.calibrated import CalibratedOptions
 from llmrank.strategies.likelihood import Likelihood, LikelihoodOptions
-from llmrank.strategies.listwise import Listwise, ListwiseOptions
+from llmrank.strategies.listwise import Listwise, ListwiseOptions, SingleTokenOptions
+from llmrank.strategies.pairwise import PairwiseOptions
+from llmrank.strategies.pointwise import PointwiseOptions
+from llmrank.strategies.self_consistency import SelfConsistencyOptions
+from llmrank.strategies.setwise import SetwiseOptions
+from llmrank.strategies.top_down import TopDownOptions
+from llmrank.strategies.tourrank import TourRankOptions
+from llmrank.strategy_kinds import KINDS, build_strategy
 from llmrank.template import Templates
 from llmrank.writer import PromptOptions, PromptWriter
 from tests.unit.scripted import ScriptedBackend
@@ -38,6 +47,7 @@ from tests.unit.scripted import ScriptedBackend
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+STRATEGIES = (ROOT / "docs" / "strategies.md").read_text(encoding="utf-8")
 EVALUATION = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
 
 REQUIRED = "required"
@@ -55,7 +65,15 @@ SECTIONS: Mapping[str, tuple[type | None, Mapping[str, object]]] = {
     "backend: {kind: replay}": (ReplayOptions, {}),
     "prompt": (PromptOptions, {}),
     "strategy: {kind: listwise}": (ListwiseOptions, {}),
+    "strategy: {kind: single-token}": (SingleTokenOptions, {}),
+    "strategy: {kind: tourrank}": (TourRankOptions, {}),
+    "strategy: {kind: top-down}": (TopDownOptions, {}),
     "strategy: {kind: likelihood}": (LikelihoodOptions, {}),
+    "strategy: {kind: pointwise}": (PointwiseOptions, {}),
+    "strategy: {kind: pairwise}": (PairwiseOptions, {}),
+    "strategy: {kind: setwise}": (SetwiseOptions, {}),
+    "strategy: {kind: self-consistency}": (SelfConsistencyOptions, {"of": REQUIRED}),
+    "strategy: {kind: calibrated}": (CalibratedOptions, {"of": REQUIRED}),
     "prefilter": (PrefilterOptions, {"embedder": {"kind": "wordllama"}}),
     "prefilter.embedder": (config._Store, {"kind": "wordllama", "store": "embeddings"}),
     "prefilter.embedder: {kind: wordllama}": (WordLlamaOptions, {}),
@@ -145,10 +163,11 @@ def test_every_baseline_is_documented() -> None:
 
 
 def test_every_class_of_options_is_compared() -> None:
-    """Each class that `llmrank.config` makes from a section is one of those above, so a new kind cannot be forgotten."""
-    tree = ast.parse(Path(config.__file__).read_text(encoding="utf-8"))
+    """Each class that a section of a configuration is made into is one of those above, so a new kind cannot be forgotten."""
+    trees = [ast.parse(inspect.getsource(module)) for module in (config, strategy_kinds)]
     calls = [
         node
+        for tree in trees
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "make"
     ]
@@ -168,6 +187,8 @@ def test_every_class_of_options_is_compared() -> None:
     assert {heading.partition(".")[0].partition(":")[0] for heading in SECTIONS} | {"strategy"} == set(config.KEYS)
     kinds = {f"backend: {{kind: {kind}}}" for kind in (*config.CAPABILITIES, "replay")}
     assert kinds == {heading for heading in SECTIONS if heading.startswith("backend: ")}
+    strategies = {f"strategy: {{kind: {kind}}}" for kind in KINDS}
+    assert strategies == {heading for heading in SECTIONS if heading.startswith("strategy: ")}
 
 
 def test_the_document_has_no_other_section() -> None:
@@ -370,3 +391,15 @@ def test_a_part_that_is_left_out_of_the_fusion_weighs_nothing(part: str) -> None
     """`fusion` has no class of options: its keys are the parts of `llmrank.Fusion`, and 0 is their default there."""
     assert "`llmrank.Fusion`" in CONFIGURATION
     assert Fusion({part: 1.0}).weights == {part: 1.0}
+
+
+def test_the_page_of_strategies_tells_the_prompts_of_each_kind() -> None:
+    """docs/strategies.md has a row for every kind, with the bounds that the strategy itself states for 20 candidates."""
+    rows = {row[0].strip("`"): row[2] for row in table(STRATEGIES, "Strategies")}
+    assert list(rows) == list(KINDS)
+    wrappers = {"self-consistency": {"of": {"kind": "listwise"}}, "calibrated": {"of": {"kind": "single-token"}}}
+    for kind, said in rows.items():
+        calls = build_strategy({"kind": kind, **wrappers.get(kind, {})}).calls(20)
+        least, _, most = said.partition(" to ")
+        numbers = [math.prod(map(int, part.split(" x "))) for part in least.split(" + ")]
+        assert (sum(numbers), int(most or sum(numbers))) == (calls.least, calls.most), kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,16 @@ import pytest
 
 from llmrank.budget import TiktokenCounter
 from llmrank.catalog import Catalog
-from llmrank.config import build_strategy
+from llmrank.errors import UnknownItemError
 from llmrank.evaluation.cases import Case
 from llmrank.evaluation.measures.detectable import DetectableEffect
-from llmrank.evaluation.running.forecast import FREE_TOKENS, SAMPLE, Forecast, forecast
+from llmrank.forecast import FREE_TOKENS, SAMPLE, Forecast, forecast
 from llmrank.prices import VARIABLE, Prices
 from llmrank.protocols import ModelInfo
 from llmrank.ranker import Ranker
 from llmrank.retrieval.prefilter import Prefilter, PrefilterOptions
-from llmrank.types import Capability, Completion, ContinuationScore, Item, Prompt, Usage
+from llmrank.strategy_kinds import build_strategy
+from llmrank.types import Capability, Completion, ContinuationScore, Item, Prompt, RankRequest, Usage
 from tests.unit.scripted import ScriptedBackend
 
 EXACT = TiktokenCounter("cl100k_base")
@@ -73,6 +74,16 @@ class CountingBackend(ScriptedBackend):
         return dataclasses.replace(answer, usage=usage)
 
 
+class OpinionatedBackend(CountingBackend):
+    """Prefers items by what their digits are remaindered by a prime: an order of its own, whatever it is shown."""
+
+    def _reply(self, prompt: Prompt) -> Completion:
+        liking = {label: int(item_id) * 7919 % 401 for label, item_id in zip(prompt.labels, prompt.item_ids, strict=True)}
+        best = max(liking, key=liking.__getitem__)
+        logprobs = {label: float(value) - 500 for label, value in liking.items()} if prompt.label_logprobs else None
+        return self._count(Completion(best, "stop", label_logprobs=logprobs), EXACT.count_messages(prompt.messages), 1)
+
+
 def cases(count: int, *, candidates: int = 20, seed: int = 0) -> list[Case]:
     """Histories of 1 to 40 items, and candidates, drawn from the catalogue."""
     generator = random.Random(seed)  # noqa: S311  # sampling, not secrets
@@ -82,6 +93,11 @@ def cases(count: int, *, candidates: int = 20, seed: int = 0) -> list[Case]:
         chosen = generator.sample(ids, candidates + generator.randint(1, 40))
         made.append(Case(f"u{number}", tuple(chosen[candidates:]), tuple(chosen[:candidates]), (chosen[0],)))
     return made
+
+
+def requests(asked: Iterable[Case]) -> Iterator[RankRequest]:
+    """The cases' questions."""
+    return (case.request for case in asked)
 
 
 def ranker(strategy: Mapping[str, Any], prompt: Mapping[str, Any], backend: CountingBackend, **options: Any) -> Ranker:
@@ -108,7 +124,7 @@ def test_all_requests_looked_at_are_forecast_as_they_run(
     """Calls are equal and tokens within 10 %, whatever the strategy; exactly equal where answers change no later prompt."""
     asked = cases(6)
     with ranker(strategy, prompt, CountingBackend(window=window, speaks=False)) as silent:
-        found = forecast(silent, asked, len(asked), Prices.load())
+        found = forecast(silent, requests(asked), len(asked), Prices.load())
     backend = CountingBackend(window=window)
     with ranker(strategy, prompt, backend) as running:
         assert {ranking.status for ranking in running.rank_many([case.request for case in asked])} == {"ok"}
@@ -120,11 +136,70 @@ def test_all_requests_looked_at_are_forecast_as_they_run(
     assert set(found.standard_error.values()) == {0.0}
 
 
+SORTS: list[Mapping[str, Any]] = [
+    {"kind": "pairwise", "method": "heapsort"},
+    {"kind": "pairwise", "method": "bubblesort"},
+    {"kind": "setwise", "method": "heapsort"},
+    {"kind": "pairwise", "method": "heapsort", "read": "logprobs"},
+]
+
+
+@pytest.mark.parametrize("strategy", SORTS, ids=str)
+def test_a_sort_is_forecast_as_it_typically_runs(strategy: Mapping[str, Any]) -> None:
+    """About the calls of a model with an opinion of its own, and not those of the best case; within the strategy's bounds."""
+    asked = [dataclasses.replace(case.request, top_k=5) for case in cases(6)]
+    with ranker(strategy, {}, CountingBackend(speaks=False)) as silent:
+        found = forecast(silent, asked, len(asked), Prices.load())
+    backend = OpinionatedBackend()
+    with ranker(strategy, {}, backend) as running:
+        rankings = list(running.rank_many(asked))
+    assert {ranking.status for ranking in rankings} == {"ok"}
+    assert found.calls == pytest.approx(backend.usage.calls, rel=0.1)
+    assert found.prompt_tokens == pytest.approx(backend.usage.prompt_tokens, rel=0.1)
+    assert found.calls_least is not None
+    assert found.calls_most is not None
+    assert found.calls_least < found.calls < found.calls_most
+    assert found.rounds > 1
+    assert found.lines()[1].startswith(
+        f"between {found.calls_least:,} and {found.calls_most:,} calls, about {found.calls:,}, in "
+    )
+
+
+def test_a_forecast_is_the_same_each_time() -> None:
+    """The assumed answers depend on the items alone, not on the process or the order in which they are listed."""
+    asked = cases(4)
+    strategy = {"kind": "setwise", "method": "heapsort"}
+    with ranker(strategy, {}, CountingBackend(speaks=False)) as silent:
+        once, twice = (forecast(silent, requests(asked), 4, Prices.load()) for _ in range(2))
+    assert once == twice
+
+
+def test_bounds_are_told_only_where_they_are_those_of_calls() -> None:
+    """None where the window is too small for what was planned, or where one prompt takes several calls of the backend."""
+    asked = cases(3)
+    with ranker({"kind": "listwise"}, RECENCY, CountingBackend(window=700, speaks=False)) as silent:
+        found = forecast(silent, requests(asked), 3, Prices.load())
+    assert found.calls > 3
+    assert (found.calls_least, found.calls_most) == (None, None)
+    with ranker({"kind": "likelihood"}, {}, CountingBackend(kind="vllm-inprocess", speaks=False)) as silent:
+        found = forecast(silent, requests(asked), 3, Prices.load())
+    assert (found.calls, found.calls_least, found.calls_most) == (60, None, None)
+
+
+def test_what_cannot_be_ranked_is_raised_where_that_is_wanted() -> None:
+    """For one request, bad input is an error as in the run."""
+    with (
+        ranker({"kind": "listwise"}, RECENCY, CountingBackend(speaks=False)) as silent,
+        pytest.raises(UnknownItemError, match="nowhere"),
+    ):
+        forecast(silent, [RankRequest(("1",), ("nowhere",))], 1, Prices.load(), strict=True)
+
+
 def test_a_sample_stands_for_all() -> None:
     """From 50 of 300 requests: within three standard errors of what all of them take, and within 10 %."""
     asked = cases(300)
     with ranker({"kind": "listwise"}, RECENCY, CountingBackend(speaks=False)) as silent:
-        found = forecast(silent, asked[::5], len(asked), Prices.load())
+        found = forecast(silent, requests(asked[::5]), len(asked), Prices.load())
     backend = CountingBackend()
     with ranker({"kind": "listwise"}, RECENCY, backend) as running:
         for _ in running.rank_many([case.request for case in asked]):
@@ -136,24 +211,23 @@ def test_a_sample_stands_for_all() -> None:
     assert abs(found.prompt_tokens - backend.usage.prompt_tokens) < 3 * error
 
 
-def test_texts_that_are_scored_alone_are_asked_once_for_all_users(tmp_path: Path) -> None:
-    """With an answer cache, the unconditional likelihoods grow with the catalogue and not with the users."""
+@pytest.mark.parametrize("cached", [True, False])
+def test_texts_that_are_scored_alone_are_asked_once_for_all_users(tmp_path: Path, cached: bool) -> None:
+    """The unconditional likelihoods grow with the catalogue and not with the users; with an answer cache and without."""
     asked = cases(150)
     strategy = {"kind": "likelihood", "pmi_weight": 1.0}
-    with ranker(strategy, {}, CountingBackend(speaks=False), cache=tmp_path / "a.sqlite") as silent:
-        found = forecast(silent, asked[:SAMPLE], len(asked), Prices.load())
+    with ranker(strategy, {}, CountingBackend(speaks=False), cache=tmp_path / "a.sqlite" if cached else None) as silent:
+        found = forecast(silent, requests(asked[:SAMPLE]), len(asked), Prices.load())
     backend = CountingBackend()
-    with ranker(strategy, {}, backend, cache=tmp_path / "b.sqlite") as running:
-        for _ in running.rank_many([case.request for case in asked]):
+    with ranker(strategy, {}, backend, cache=tmp_path / "b.sqlite" if cached else None) as running:
+        for _ in running.rank_many(list(requests(asked))):
             pass
     assert found.calls == pytest.approx(backend.usage.calls, rel=0.02)
     assert found.calls < 150 + len(CATALOG) + 1
+    assert (found.calls_least, found.calls_most) == (found.calls, found.calls)
     assert found.prompt_tokens == pytest.approx(backend.usage.prompt_tokens, rel=0.1)
-    assert any(each.startswith("this is what will be spent, with the answer cache;") for each in found.assumptions)
-    with ranker(strategy, {}, CountingBackend(speaks=False)) as silent:
-        uncached = forecast(silent, asked[:SAMPLE], len(asked), Prices.load())
-    assert uncached.calls == 150 * 21
-    assert "this is what will be spent, without an answer cache" in uncached.assumptions
+    said = "this is what will be spent, with the answer cache;" if cached else "this is what will be spent, without"
+    assert any(each.startswith(said) for each in found.assumptions)
 
 
 def test_candidates_beyond_those_that_the_prefilter_keeps_are_not_shown() -> None:
@@ -168,10 +242,10 @@ def test_candidates_beyond_those_that_the_prefilter_keeps_are_not_shown() -> Non
     asked = [*cases(4, candidates=30), *(dataclasses.replace(case, candidates=None) for case in cases(4))]
     with ranker({"kind": "likelihood"}, {}, CountingBackend(speaks=False)) as silent:
         silent.prefilter = Prefilter(NoEmbedder(), PrefilterOptions(keep=7), CATALOG.items)
-        short = forecast(silent, asked, len(asked), Prices.load())
+        short = forecast(silent, requests(asked), len(asked), Prices.load())
     with ranker({"kind": "likelihood"}, {}, CountingBackend(speaks=False)) as silent:
         seven = [dataclasses.replace(case, candidates=silent_first(case)) for case in asked]
-        plain = forecast(silent, seven, len(asked), Prices.load())
+        plain = forecast(silent, requests(seven), len(asked), Prices.load())
     assert (short.calls, short.prompt_tokens) == (plain.calls, plain.prompt_tokens)
     assert any("keeps the first 7 candidates" in each for each in short.assumptions)
 
@@ -188,13 +262,13 @@ def test_money_is_that_of_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = cases(10)
     prices = Prices.load({"house": {"input": 2.0, "output": 8.0, "batch": 0.5}})
     with ranker({"kind": "listwise"}, RECENCY, CountingBackend(model="house", speaks=False)) as silent:
-        found = forecast(silent, asked, 1000, prices)
+        found = forecast(silent, requests(asked), 1000, prices)
         assert found.usd == pytest.approx((2 * found.prompt_tokens + 8 * found.completion_tokens) / 1e6)
-        half = forecast(silent, asked, 1000, prices, batch=True)
+        half = forecast(silent, requests(asked), 1000, prices, batch=True)
         assert half.usd is not None
         assert half.usd == pytest.approx(found.usd and found.usd / 2)
         assert found.standard_error["usd"] == pytest.approx(2 * found.standard_error["prompt_tokens"] / 1e6)
-        unknown = forecast(silent, asked, 1000, Prices.load())
+        unknown = forecast(silent, requests(asked), 1000, Prices.load())
     assert unknown.usd is None
     assert any(VARIABLE in line for line in unknown.lines())
     assert any(" USD (± " in line for line in found.lines())
@@ -205,9 +279,9 @@ def test_each_kind_of_backend_counts_scoring_in_its_own_way(kind: str, calls: in
     """vLLM reads the prefix anew with each text, in process as a call of its own; those without a bill cost nothing."""
     asked = cases(3)
     with ranker({"kind": "likelihood"}, {}, CountingBackend(kind=kind, speaks=False)) as silent:
-        found = forecast(silent, asked, 3, Prices.load())
+        found = forecast(silent, requests(asked), 3, Prices.load())
     with ranker({"kind": "likelihood"}, {}, CountingBackend(speaks=False)) as silent:
-        once = forecast(silent, asked, 3, Prices.load())
+        once = forecast(silent, requests(asked), 3, Prices.load())
     assert found.calls == 3 * calls
     assert (found.prompt_tokens > 2 * once.prompt_tokens) == kind.startswith("vllm")
     assert (found.usd == 0.0) == (kind != "openai")
@@ -219,7 +293,7 @@ def test_the_embedded_model_tells_how_long_it_takes() -> None:
     with ranker(
         {"kind": "likelihood"}, {}, CountingBackend(kind="local", model="smollm2-135m-instruct", speaks=False)
     ) as silent:
-        found = forecast(silent, cases(5), 1000, Prices.load())
+        found = forecast(silent, requests(cases(5)), 1000, Prices.load())
     assert found.seconds == pytest.approx(found.prompt_tokens / 100)
     assert found.usd == 0.0
     assert "10 %" in found.assumptions[0]
@@ -231,7 +305,7 @@ def test_what_cannot_be_ranked_costs_nothing_and_is_said() -> None:
     good = cases(2)
     bad = [dataclasses.replace(good[0], candidates=("nowhere",)), dataclasses.replace(good[0], candidates=())]
     with ranker({"kind": "likelihood"}, {}, CountingBackend(speaks=False)) as silent:
-        found = forecast(silent, [*good, *bad], 4, Prices.load())
+        found = forecast(silent, requests([*good, *bad]), 4, Prices.load())
     assert (found.calls, found.sampled) == (2, 4)
     assert any("2 of 4 requests looked at cannot be ranked" in each and "nowhere" in each for each in found.assumptions)
 
@@ -241,7 +315,7 @@ def test_a_whole_catalogue_without_a_prefilter_is_refused_as_in_the_run() -> Non
     large = Catalog(Item(str(number), "x") for number in range(1001))
     backend = CountingBackend(speaks=False)
     with Ranker(backend, build_strategy({"kind": "likelihood"}, {}), catalog=large) as silent:
-        found = forecast(silent, [Case("u", ("1",), None, ("2",))], 1, Prices.load())
+        found = forecast(silent, [RankRequest(("1",))], 1, Prices.load())
     assert found.calls == 0
     assert any("cannot be ranked" in each for each in found.assumptions)
 
@@ -258,7 +332,7 @@ def test_free_words_take_a_stated_number_of_tokens() -> None:
     """Of two earlier steps in free words each takes so many; the sentence says so."""
     strategy, prompt = {"kind": "listwise"}, {**RECENCY, "template": "listwise/nir"}
     with ranker(strategy, prompt, CountingBackend(speaks=False)) as silent:
-        found = forecast(silent, cases(1), 1, Prices.load())
+        found = forecast(silent, requests(cases(1)), 1, Prices.load())
     order = EXACT.count(" > ".join(f"[{chr(65 + at)}]" for at in range(20)))
     assert found.completion_tokens == 2 * FREE_TOKENS + order
     assert f"an answer in free words takes {FREE_TOKENS} tokens" in found.assumptions
@@ -268,7 +342,18 @@ def test_lines_are_for_people() -> None:
     """Thousands apart, twice the standard error behind, what differences can be seen, then each assumption."""
     errors = {"prompt_tokens": 1050.4, "usd": 0.02}
     effect = DetectableEffect(apart=0.0438, alike=0.031, users=1000)
-    found = Forecast(1000, 310_400, 24_000, 1.5, 7200.0, ("tokens are counted by hand",), 1000, 50, errors, effect)
+    found = Forecast(
+        1000,
+        310_400,
+        24_000,
+        1.5,
+        7200.0,
+        ("tokens are counted by hand",),
+        requests=1000,
+        sampled=50,
+        standard_error=errors,
+        minimum_detectable_effect=effect,
+    )
     assert found.lines() == [
         "1,000 requests, forecast from 50",
         "1,000 calls",
@@ -290,4 +375,4 @@ def test_requests_are_read_no_further_than_needed() -> None:
             yield from cases(1)
 
     with ranker({"kind": "likelihood"}, {}, CountingBackend(speaks=False)) as silent:
-        assert forecast(silent, endless(), 10**6, Prices.load()).calls == 10**6
+        assert forecast(silent, requests(endless()), 10**6, Prices.load()).calls == 10**6

@@ -79,6 +79,22 @@ class Difference:
         return self.error * math.sqrt(self.clusters)
 
 
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How far apart the means of several columns are.
+
+    Attributes:
+        value: The largest mean minus the smallest.
+        low, high: Its interval's ends; NaN with fewer than two clusters.
+        p: The p value of the permutation test; NaN without a case.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
 def bootstrap_means(
     values: ArrayLike,
     clusters: ArrayLike | None = None,
@@ -213,6 +229,62 @@ def paired_differences(
         )
         for column in range(gap.shape[1])
     ]
+
+
+def spread_of_means(
+    values: ArrayLike,
+    clusters: ArrayLike | None = None,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    permutations: int = 9999,
+    seed: int = 0,
+) -> Spread:
+    """How much the same cases differ between conditions: the largest mean minus the smallest.
+
+    The interval is the bias-corrected one of the bootstrap over clusters (Efron 1987): a largest minus a smallest mean is too
+    large on average, and more so in resamples, which this takes off. The p value is of the hypothesis that the condition does
+    not matter: then a cluster's conditions might as well have been named in another order, so they are shuffled, the same way
+    for all of its cases; p is (b + 1) / (permutations + 1) (Phipson and Smyth 2010).
+
+    Args:
+        values: Shape (n, m): one row a case, one column a condition. No NaN: every case has every condition.
+        clusters: Shape (n,): whose case it is; None for each case a cluster of its own.
+        confidence: The part of such intervals that is to hold the true spread.
+        resamples: How many resamples the interval takes.
+        permutations: How often the conditions are shuffled.
+        seed: Of both.
+
+    Raises:
+        ConfigError: `confidence` or `resamples` is out of range.
+        InputError: the shapes do not fit, or a value is not finite.
+    """
+    _check(confidence, resamples)
+    table = np.asarray(values, dtype=np.float64)
+    codes, n_clusters = _codes(table, clusters)
+    if np.isnan(table).any():
+        raise InputError("must be a number for every case", field="values", value=math.nan, fix="leave such cases out")
+    if not len(table):
+        return Spread(math.nan, math.nan, math.nan, math.nan)
+    sums, sizes = _per_cluster(table, codes, n_clusters)
+    total = sums.sum(axis=0)
+    value = float(np.ptp(total)) / len(table)
+    scale = SAME * float(np.abs(sums).sum()) / len(table)
+    if value <= scale:  # by rounding only
+        value = 0.0
+    low = high = math.nan
+    if n_clusters > 1:
+        mean = total / len(table)
+        drawn = np.ptp(mean + _resampled(sums - mean * sizes, sizes, resamples, seed), axis=1) - value
+        error = float(drawn.std())
+        ends = _bca_ends(drawn, error, 0.0, confidence) if error > scale else np.zeros(2)
+        low, high = (max(0.0, value + float(end)) for end in ends)
+    generator = np.random.default_rng(seed)
+    count = 0
+    for start, stop in _chunks(permutations, sums.size):
+        shuffled = generator.permuted(np.broadcast_to(sums, (stop - start, *sums.shape)), axis=2)
+        count += int((np.ptp(shuffled.sum(axis=1), axis=1) / len(table) >= value - scale).sum())
+    return Spread(value, low, high, (count + 1) / (permutations + 1))
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -18,12 +18,18 @@ def markdown(overview: Overview, tables: Iterable[Table]) -> Iterator[str]:
         yield "\n## Before you read the numbers\n\n"
         yield from (f"- {escaped(warning)}\n" for warning in overview.warnings)
     for table in tables:
-        yield f"\n## {escaped(table.title)}\n\n{escaped(table.caption)}\n\n"
-        yield from _rows(table)
-        if table.notes:
-            yield "\n"
-        yield from (f"- {escaped(note)}\n" for note in table.notes)
+        yield "\n"
+        yield from table_markdown(table)
     yield "\nreport.html has the plots and each ranker's worst and best cases.\n"
+
+
+def table_markdown(table: Table) -> Iterator[str]:
+    """The chunks of one table, under a heading of its own."""
+    yield f"## {escaped(table.title)}\n\n{escaped(table.caption)}\n\n"
+    yield from _rows(table)
+    if table.notes:
+        yield "\n"
+    yield from (f"- {escaped(note)}\n" for note in table.notes)
 
 
 def escaped(text: str) -> str:

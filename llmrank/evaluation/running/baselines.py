@@ -21,10 +21,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmrank.catalog import Catalog
-from llmrank.config import build_embedder, make
+from llmrank.config import build_embedder
 from llmrank.errors import ConfigError, LLMRankError, RequestError, nearest
 from llmrank.evaluation.folder import Popularity
 from llmrank.resolve import resolve
+from llmrank.sections import make
 from llmrank.types import Cut, Item, RankedItem, Ranking, RankRequest, ResolvedRequest
 
 if TYPE_CHECKING:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from llmrank.catalog import Catalog
-from llmrank.config import build_ranker, build_strategy, load_config
+from llmrank.config import build_ranker, load_config
 from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.running.baselines import Baseline, build_baseline
 from llmrank.evaluation.running.meter import Meter, MeteredBackend
 from llmrank.prices import Price, Prices
 from llmrank.ranker import Ranker
+from llmrank.strategy_kinds import build_strategy
 from llmrank.types import Ranking, RankRequest, Usage
 
 

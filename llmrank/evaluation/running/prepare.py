@@ -136,6 +136,7 @@ def _untouched(folder: RunFolder) -> bool:
     """Whether nothing was ranked or paid for yet."""
     written = [folder.path / "spent.jsonl", folder.path / "memorization.json", folder.path / "batch", folder.path / "shards"]
     logs = [*(folder.path / "results").glob("*"), *(folder.path / "stability").glob("*")]
+    logs += (folder.path / "positions").glob("*/*")
     return not any(path.exists() for path in written) and not any(path.stat().st_size for path in logs)
 
 

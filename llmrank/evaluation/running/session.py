@@ -33,12 +33,12 @@ from llmrank.evaluation.running.asking import (
 )
 from llmrank.evaluation.running.baselines import Baseline
 from llmrank.evaluation.running.contenders import build_contender, is_baseline, price_at
-from llmrank.evaluation.running.forecast import Forecast, forecast
 from llmrank.evaluation.running.log import ResultLog
 from llmrank.evaluation.running.meter import Meter
 from llmrank.evaluation.running.on_ray import ask_on_ray
 from llmrank.evaluation.running.pace import Pace, Purse, WatchedBackend
 from llmrank.evaluation.suite import StabilityOptions, Suite
+from llmrank.forecast import Forecast, forecast
 from llmrank.prices import Prices
 from llmrank.progress import progress
 from llmrank.ranker import Ranker
@@ -193,6 +193,7 @@ class Session:
         return replace(
             without,
             calls=without.calls + prompts,
+            calls_most=None if without.calls_most is None else without.calls_most + prompts,
             prompt_tokens=without.prompt_tokens + prompts * PROBE_TOKENS,
             completion_tokens=without.completion_tokens + prompts * MAX_TOKENS,
             usd=None if without.usd is None or usd is None else without.usd + usd,
