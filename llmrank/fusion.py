@@ -10,12 +10,13 @@ candidates that a model sees, so that they would give nearly the same after norm
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from llmrank.errors import ConfigError, nearest
-from llmrank.types import RankedItem, Ranking
+from llmrank.types import Ranking
 
 LLM = "llm"
 PARTS = (LLM, "prefilter")
@@ -96,7 +97,8 @@ class Fusion:
         Nothing is known of items that it was never asked about with success: those that stand ahead of a ranked one (their
         window kept its order), and all that it did not rank if a prompt failed (`Ranking.error`). They get its mean score, so
         that its part is 0 for them. Where it ranked none (status ``fallback`` or ``error``) its part is 0 for all: an order
-        that is not the model's earns none of its weight.
+        that is not the model's earns none of its weight. Items at places that it was not asked to put in order
+        (`Ranking.depth`) share one score, the mean of their linear rank scores.
 
         Args:
             ranking: The model's, with all of its items.
@@ -105,13 +107,13 @@ class Fusion:
         Raises:
             ConfigError: a part with a weight has no scores.
         """
-        own = _model_scores(ranking.items, failed=ranking.error is not None)
+        own = _model_scores(ranking)
         fused = self.fuse({**scores, LLM: own}, len(ranking.items))
         items = (
             replace(ranking.items[one.position], rank=rank, score=one.score, parts=one.parts)
             for rank, one in enumerate(fused, start=1)
         )
-        return replace(ranking, items=tuple(items))
+        return replace(ranking, items=tuple(items), depth=None)
 
     def _normalised(self, name: str, scores: Mapping[str, Sequence[float] | None], count: int) -> list[float]:
         if name not in scores:
@@ -149,20 +151,19 @@ def z_scores(values: Sequence[float]) -> list[float]:
     return [(value - mean) / deviation for value in spread]
 
 
-def _model_scores(items: Sequence[RankedItem], *, failed: bool) -> list[float]:
-    """The model's scores in its order: its own if each item it ranked has one, else linear in the rank.
-
-    Args:
-        items: The ranking's.
-        failed: Whether a prompt got no answer; see `Fusion.apply` on what that means for items that are not ranked.
-    """
+def _model_scores(ranking: Ranking) -> list[float]:
+    """The model's scores in its order: its own if each item it ranked has one, else linear in the rank (see `Fusion.apply`)."""
+    items = ranking.items
     places = [place for place, item in enumerate(items) if item.ranked_by == "model"]
     own = [score for place in places if (score := items[place].score) is not None]
     if len(own) < len(places):
         own = [float(len(items) - place) for place in range(len(places))]
+        ordered = bisect_left(places, ranking.depth) if ranking.depth is not None else len(places)
+        if behind := own[ordered:]:
+            own[ordered:] = [math.fsum(behind) / len(behind)] * len(behind)
     if not own:
         return [0.0] * len(items)
     mean = math.fsum(score / len(own) for score in own)  # divided first: a sum of large scores would overflow
-    left_out = mean if failed else min(own)
+    left_out = mean if ranking.error is not None else min(own)
     scores = dict(zip(places, own, strict=True))
     return [scores.get(place, left_out if place > places[-1] else mean) for place in range(len(items))]

@@ -35,14 +35,16 @@ class PromptKind:
 
 
 ANY_LIST = PromptKind(block=None, answers=("order", *(form for form in get_args(AnswerFormat) if form != "order")))
-"""The kind of ``listwise/``, and of every template outside of the folders below."""
+"""The kind of every template outside of the folders below: of your own folders, which may ask in any form."""
 
 KINDS: Mapping[str, PromptKind] = {
+    "listwise": PromptKind(answers=("order", "json")),
     "single-token": PromptKind(),
     "setwise": PromptKind(),
     "pairwise": PromptKind(counts=(2,)),
     "pointwise": PromptKind(asks="verdict", counts=(1,)),
     "likelihood": PromptKind(block="text", asks="other", answers=("free",), counts=()),
+    "query-likelihood": PromptKind(block="text", asks="other", answers=("free",), counts=(1,)),
     "probe": PromptKind(block=None, asks="other", answers=("free",), counts=()),
     "calibration": PromptKind(block="text", asks="other", answers=("free",), request=False, counts=()),
 }
@@ -52,3 +54,9 @@ KINDS: Mapping[str, PromptKind] = {
 def kind_of(template: str) -> PromptKind:
     """The kind of a template, by its name: ``pointwise/yes-no`` is of the kind ``pointwise``."""
     return KINDS.get(template.partition("/")[0], ANY_LIST)
+
+
+def folder_of(template: str) -> str | None:
+    """The folder that says the kind of a template, by its name; None for one outside of them all."""
+    folder = template.partition("/")[0]
+    return folder if folder in KINDS else None

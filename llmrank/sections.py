@@ -68,11 +68,14 @@ def make(cls: type[T], values: Mapping[str, Any], where: str, *, also: tuple[str
         if isinstance(own := first.get("ctx", {}).get("error"), LLMRankError):
             raise own from error  # the class refused the value itself, in its own words
         missing = first["type"] == "missing"
+        fix = "give it a value" if missing else "docs/configuration.md says what it may be"
+        if first["type"] == "string_type" and isinstance(first["input"], bool | int | float):
+            fix = "YAML reads yes, no and numbers as something else; put them in quotes"
         raise ConfigError(
             "is missing" if missing else first["msg"],
             field=".".join([*place, *map(str, first["loc"])]),
             value=None if missing else first["input"],
-            fix="give it a value" if missing else "docs/configuration.md says what it may be",
+            fix=fix,
         ) from error
 
 
@@ -101,7 +104,8 @@ def take(section: dict[str, Any], *names: str) -> dict[str, Any]:
 def kind_of(options: dict[str, Any], where: str, known: tuple[str, ...]) -> str:
     """Takes `kind` out of a section. Raises ConfigError if it is missing or none of `known` (the nearest is named)."""
     if "kind" not in options:
-        refuse_unknown({key: None for key in options if difflib.get_close_matches(str(key), ["kind"])}, ("kind",), where)
+        meant = [key for key in options if difflib.get_close_matches(str(key), ["kind"], cutoff=0.7)]
+        refuse_unknown(dict.fromkeys(meant), ("kind",), where)
     kind = options.pop("kind", None)
     if kind not in known:
         fix = f"use one of: {', '.join(known)}" if kind is None else nearest(str(kind), known)

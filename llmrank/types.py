@@ -236,6 +236,10 @@ class Ranking:
         repairs: What had to be repaired to read the answer, a sentence each.
         filled: Ids that the model did not rank. Those that an answer left out follow the ranked ones of their window in
             prefilter order; a window without a readable answer keeps its order, so its items may stand ahead of ranked ones.
+        depth: How many first places the model was asked to put in order; it did not decide the order of what follows. None if
+            it was asked for all places, and after a fusion.
+        stability: Where several shuffles of the candidates were ranked: the mean of Kendall's tau over all pairs of the orders
+            that came out, 1 if they are the same and 0 if they have nothing in common. Else None.
         invented: Labels or titles in the answer that name no candidate.
         cut: What the prompts did not show.
         usage: What was spent.
@@ -257,6 +261,8 @@ class Ranking:
     status: Status = "ok"
     repairs: tuple[str, ...] = ()
     filled: tuple[str, ...] = ()
+    depth: int | None = None
+    stability: float | None = None
     invented: tuple[str, ...] = ()
     cut: Cut = Cut()
     usage: Usage = Usage()

@@ -187,7 +187,7 @@ class PromptWriter:
         shared: dict[str, object] = {
             "domain": DEFAULT_DOMAIN,
             **self.options.variables,
-            "query": _query(request.query),
+            "query": clean_query(request.query),
             "answer": self.options.answer,
             "answers": {name: clean_answer(text) for name, text in (answers or {}).items()},
             "choices": tuple(choices),
@@ -258,8 +258,8 @@ def _item(event: Event) -> Item:
     return event.item
 
 
-def _query(query: str | None) -> str | None:
-    """The clean sentence; None if there is none or nothing visible in it."""
+def clean_query(query: str | None) -> str | None:
+    """The sentence as templates see it; None if there is none or nothing visible in it."""
     text = EMPTY if query is None else clean_text(query, MAX_QUERY_CHARS)
     return None if text == EMPTY else text
 

@@ -98,6 +98,22 @@ def finals(text: str) -> tuple[int, ...]:
     return tuple(match.end() for match in _FINAL.finditer(text))
 
 
+def answer_start(text: str) -> int | None:
+    """Where an answer begins behind the reasoning that stands in it; 0 if there is none, None if the reasoning has no end."""
+    if channels := list(_CHANNEL.finditer(text)):
+        return channels[-1].end()
+    if _ANALYSIS.search(text):
+        return None
+    tags = list(_REASONING.finditer(text))
+    if not tags:
+        return 0
+    return tags[-1].end() if _closes(tags[-1]) else None
+
+
+def _closes(tag: re.Match[str]) -> bool:
+    return (tag["word"] or "").upper() == "END" or any(tag[name] for name in ("close", "close2", "close3"))
+
+
 def _without_reasoning(text: str) -> tuple[str, str]:
     channels = list(_CHANNEL.finditer(text))
     if channels:
@@ -109,9 +125,7 @@ def _without_reasoning(text: str) -> tuple[str, str]:
     closed = ""
     depth, last = 0, 0
     for match in _REASONING.finditer(text):
-        word = (match["word"] or "").upper()
-        closing = word == "END" or any(match[name] for name in ("close", "close2", "close3"))
-        if not closing:
+        if not _closes(match):
             if depth == 0:
                 outside.append(text[last : match.start()])
                 last = match.end()

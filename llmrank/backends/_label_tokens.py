@@ -6,9 +6,13 @@ counts only as it is: "a" is an article, and no choice of candidate A.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Final
+
+from llmrank.answer.text import answer_start
 
 _AROUND: Final = " \t\r\n\u0120\u010a\u2581[](){}\"'`*.:,"
 """What may stand around a label inside one token: the white space and brackets of an answer such as `[A]`, and the marks that
@@ -48,3 +52,31 @@ class LabelSpelling:
 def bare(token: str) -> str:
     """A token's text without what may stand around a label."""
     return token.strip(_AROUND)
+
+
+def label_place(tokens: Sequence[str]) -> int | None:
+    """Where in an answer its label stands: at the first token behind any reasoning that spells something.
+
+    Args:
+        tokens: The texts of the answer's tokens, in order.
+
+    Returns:
+        The number of tokens if none behind the reasoning spells anything; None if the reasoning has no end.
+    """
+    start = answer_start("".join(tokens))
+    if start is None:
+        return None
+    begins = accumulate(map(len, tokens), initial=0)
+    found = (place for place, (token, begin) in enumerate(zip(tokens, begins, strict=False)) if begin >= start and bare(token))
+    return next(found, len(tokens))
+
+
+_FAINT: Final = 0.01
+"""The probability below which all labels together are no answer: the model was about to say something else."""
+
+
+def faint_notes(logprobs: Mapping[str, float]) -> tuple[str, ...]:
+    """A note if the labels together hold next to no probability. One sentence whatever the number, as notes are collected."""
+    if not logprobs or math.fsum(map(math.exp, logprobs.values())) >= _FAINT:
+        return ()
+    return (f"the labels hold less than {100 * _FAINT:g} % of the probability of the answer's first token",)

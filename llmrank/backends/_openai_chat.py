@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any, Final, Protocol
 
-from llmrank.backends._label_tokens import LabelSpelling, bare
+from llmrank.backends._label_tokens import LabelSpelling, faint_notes, label_place
 from llmrank.backends._negotiation import Agreed, Converses, Dialect, Negotiator
 from llmrank.backends._openai_transport import Transport
 from llmrank.codec import require_json
@@ -106,13 +106,16 @@ class ChatClient:
             notes.append("the limit on tokens was used up before any text was written; raise thinking_tokens")
         if prompt.label_logprobs:
             labels = label_logprobs(choice, prompt.labels)
-            if labels is None and agreed.dialect.top_logprobs:
+            notes += faint_notes(labels or {})
+            if labels is None and _token_entries(choice):
+                notes.append("the model began to think and came to no end, so its labels have no log-probability")
+            elif labels is None and agreed.dialect.top_logprobs:
                 notes.append("the server took the request for log-probabilities and reported none")
-            missing = 0 if labels is None else len(prompt.labels) - len(labels)
-            if missing and len(prompt.labels) > agreed.dialect.top_logprobs and "logprob_token_ids" not in extra:
-                of = f"{missing} of {len(prompt.labels)} labels"
-                reports = f"the server reports only {agreed.dialect.top_logprobs} alternatives a token"
-                notes.append(f"no log-probability for {of}: {reports}")
+            elif labels is not None and "logprob_token_ids" not in extra:
+                alternatives = agreed.dialect.top_logprobs
+                if len(labels) < len(prompt.labels) and len(prompt.labels) > alternatives:
+                    asked = f"for {len(prompt.labels)} labels"
+                    notes.append(f"the server reports only {alternatives} alternatives a token, {asked}")
         return Completion(
             text=text,
             finish_reason=finish_reason if isinstance(finish_reason, str) else None,
@@ -295,19 +298,19 @@ def label_logprobs(choice: Mapping[str, Any], labels: Sequence[str]) -> dict[str
     """The natural-log probability of each label as the answer's first token, summed over the tokens that spell it.
 
     ``A``, `` A``, ``[A`` and ``A]`` all spell A (see `LabelSpelling`). Tokens before the label that spell nothing (white space,
-    a bracket) are passed over. A label with no token among the alternatives reported is absent.
+    a bracket) are passed over, and so is reasoning that stands in the text. A label with no token among the alternatives
+    reported is absent.
 
     Returns:
-        None if the answer has no log-probabilities.
+        None if the answer has no log-probabilities, or is reasoning without an end.
     """
-    logprobs = choice.get("logprobs")
-    content = logprobs.get("content") if isinstance(logprobs, Mapping) else None
-    if not isinstance(content, list) or not content:
+    entries = _token_entries(choice)
+    found = label_place([str(entry.get("token") or "") for entry in entries]) if entries else None
+    if found is None:
         return None
-    entries = [entry for entry in content if isinstance(entry, Mapping)]
-    place = next((entry for entry in entries if bare(str(entry.get("token") or ""))), None)
-    if place is None:
+    if found == len(entries):
         return {}
+    place = entries[found]
     # Where the sampled token is not among the alternatives, its own entry counts as one.
     alternatives = {
         str(entry.get("token")): float(entry["logprob"])
@@ -320,6 +323,13 @@ def label_logprobs(choice: Mapping[str, Any], labels: Sequence[str]) -> dict[str
         if math.isfinite(logprob) and (label := spelling.label_of(token)) is not None:
             masses.setdefault(label, []).append(logprob)
     return {label: _log_sum(masses[label]) for label in labels if label in masses}
+
+
+def _token_entries(choice: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a choice reports of each of its tokens; empty if nothing."""
+    logprobs = choice.get("logprobs")
+    content = logprobs.get("content") if isinstance(logprobs, Mapping) else None
+    return [entry for entry in content if isinstance(entry, Mapping)] if isinstance(content, list) else []
 
 
 def _log_sum(logprobs: Sequence[float]) -> float:

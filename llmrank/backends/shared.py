@@ -39,7 +39,7 @@ class SharedBackend(BackendWrapper):
         """The kept answer of a shared prompt, or a new one. Raises BackendError."""
         if not prompt.shared:
             return await ask(prompt)
-        key = cache_key(prompt, self.identity)
+        key = cache_key(prompt, {})  # there is only one backend here
         if (kept := self._get(key)) is not None:
             return hit(kept)
         answer, anothers = await self._flights.run(key, lambda: ask(prompt))

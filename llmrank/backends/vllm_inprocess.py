@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 
 from llmrank.backends._batching import Batcher
 from llmrank.backends._constrained import Constraint, decode, is_constrained
-from llmrank.backends._label_tokens import LabelSpelling
+from llmrank.backends._label_tokens import LabelSpelling, faint_notes, label_place
 from llmrank.backends._openai_errors import window_in
 from llmrank.backends.base import BackendBase
 from llmrank.codec import require_json
@@ -193,6 +193,7 @@ class VLLMInProcessBackend(BackendBase):
             usage=replace(reply.usage, seconds=monotonic() - started),
             label_logprobs=reply.label_logprobs if prompt.label_logprobs else None,
             model=self.model,
+            notes=faint_notes(reply.label_logprobs or {}),
         )
 
     async def _answered(self, task: _Task) -> _Reply:
@@ -398,13 +399,22 @@ def _reply(ready: _Ready, output: Any) -> _Reply:
         return _Reply(usage=usage, score=score)
     label_logprobs = None
     if ready.task.labels:
-        first = generated.logprobs[0] if generated.logprobs else {}
-        masses: dict[str, float] = {}
-        for token, label in ready.label_ids.items():
-            if token in first and first[token].logprob > -math.inf:
-                masses[label] = masses.get(label, 0.0) + math.exp(first[token].logprob)
-        label_logprobs = {label: min(0.0, math.log(mass)) for label, mass in masses.items() if mass > 0}
+        label_logprobs = _label_logprobs(generated, ready.label_ids)
     return _Reply(usage, generated.text, generated.finish_reason, label_logprobs)
+
+
+def _label_logprobs(generated: Any, label_ids: Mapping[int, str]) -> dict[str, float] | None:
+    """The log-probability of each label where the answer begins; None if it is reasoning without an end."""
+    steps = generated.logprobs or []
+    place = label_place([step[token].decoded_token or "" for token, step in zip(generated.token_ids, steps, strict=False)])
+    if place is None:
+        return None
+    first = steps[place] if place < len(steps) else {}
+    masses: dict[str, float] = {}
+    for token, label in label_ids.items():
+        if token in first and first[token].logprob > -math.inf:
+            masses[label] = masses.get(label, 0.0) + math.exp(first[token].logprob)
+    return {label: min(0.0, math.log(mass)) for label, mass in masses.items() if mass > 0}
 
 
 def _refused(error: Exception) -> BackendError:

@@ -7,6 +7,7 @@ stand in the order given.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -91,7 +92,8 @@ def kemeny(items: Sequence[str], ballots: Sequence[Sequence[str]], most_exact: i
         most_exact: The most items of a group whose order is searched exactly.
 
     Returns:
-        The order; the scores are n for the first place to 1 for the last, as more than an order is not known.
+        The order; the scores are n for the first place to 1 for the last, as more than an order is not known. Items that are in
+        no ballot stand last and share the mean of their points.
 
     Raises:
         ValueError: a ballot holds an item twice, or one that is not in `items`.
@@ -109,7 +111,9 @@ def kemeny(items: Sequence[str], ballots: Sequence[Sequence[str]], most_exact: i
             notes.append(f"{len(group)} candidates beat each other in a circle; their Kemeny order is not proven optimal")
     count = len(items)
     ordered = tuple(items[one] for one in order)
-    return Aggregate(ordered, {item: float(count - place) for place, item in enumerate(ordered)}, tuple(notes))
+    left = count - len(set().union(*ballots))
+    scores = [*map(float, range(count, left, -1)), *[(left + 1) / 2] * left]
+    return Aggregate(ordered, dict(zip(ordered, scores, strict=True)), tuple(notes))
 
 
 def _check(items: Sequence[str], ballots: Iterable[Sequence[str]]) -> None:
@@ -227,3 +231,23 @@ def _improved(order: Sequence[int], wins: Sequence[Sequence[int]]) -> list[int]:
                 order.insert(place, order.pop(start))
                 moved = True
     return order
+
+
+def kendall_tau(first: Sequence[str], second: Sequence[str]) -> float:
+    """Kendall's rank correlation of two orders, over the items that both have: 1 the same, 0 unrelated, -1 reversed.
+
+    Orders have no ties, so tau-a and tau-b (Kendall 1945) are one. NaN if they share fewer than two items.
+    """
+    place = {item_id: at for at, item_id in enumerate(first)}
+    places = [place[item_id] for item_id in second if item_id in place]
+    pairs = len(places) * (len(places) - 1) // 2
+    if not pairs:
+        return math.nan
+    # Pairs in the wrong order: for each item those before it in `second` that `first` has after it.
+    wrong = 0
+    before: list[int] = []
+    for at in places:
+        found = bisect_right(before, at)
+        wrong += len(before) - found
+        before.insert(found, at)
+    return 1.0 - 2.0 * wrong / pairs

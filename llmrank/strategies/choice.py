@@ -58,7 +58,8 @@ class Chooser:
         seed: For backends that know seeds.
 
     Raises:
-        ConfigError: the template is no chat, or asks for another answer than a label.
+        ConfigError: the template is no chat, or asks for another answer than a label; or candidates are labelled with numbers,
+            where probabilities are read.
     """
 
     def __init__(
@@ -71,6 +72,13 @@ class Chooser:
         seed: int | None = None,
     ) -> None:
         require_one_label(writer)
+        if read == "logprobs" and writer.options.labels == "numbers":
+            raise ConfigError(
+                "a number may be several tokens, and probabilities are read of one",
+                field="prompt.labels",
+                value=writer.options.labels,
+                fix="use letters, or leave it out",
+            )
         self.writer = writer
         self.read: Read = read
         self.tokens = max_tokens or (1 if read == "logprobs" else TEXT_TOKENS)
@@ -116,7 +124,19 @@ class Chooser:
         )
 
     def take(self, tally: Tally, written: Written, answer: Completion | BackendError) -> Choice | None:
-        """Reads and counts one answer; as judged count the candidates that `Choice.order` has."""
+        """Reads and counts one answer. What it judges is for the strategy to say (`Tally.judged`).
+
+        Args:
+            tally: Where it is counted.
+            written: The question.
+            answer: What came back.
+
+        Returns:
+            None if there was no answer, or none that could be read.
+
+        Raises:
+            TooLong: the server found the prompt too long.
+        """
         if isinstance(answer, BackendError):
             tally.fail(written, answer)
             return None
@@ -124,11 +144,9 @@ class Chooser:
         if known:
             places = sorted(known, key=lambda place: -known[place])  # stable: equal ones in the order shown
             left_out = len(written.labels) - len(places)
-            notes = answer.notes
-            if left_out:
-                notes += (f"the server reported no log-probability for {left_out} of {len(written.labels)} labels",)
-            judged = [written.item_ids[place] for place in places]
-            tally.count(written, judged, model=answer.model, clean=not left_out, notes=notes)
+            missing = f"no log-probability came for {left_out} of {len(written.labels)} labels"
+            lacking = [missing] if left_out else []
+            tally.count(written, model=answer.model, clean=not left_out, repairs=lacking, notes=answer.notes)
             return Choice(tuple(places), known)
         parsed = parse_answer(
             answer.text,
@@ -138,13 +156,12 @@ class Chooser:
             expected="label",
         )
         notes, repairs = answer.notes, parsed.repairs
-        if self.read == "logprobs":
+        if self.read == "logprobs" and parsed.ranked:
             repairs = (*repairs, "no log-probabilities came; the label that was written is taken")
         if not parsed.ranked and answer.finish_reason == "length":
             notes += (f"an answer was cut off at {self.tokens} tokens; strategy.max_tokens allows more",)
         tally.count(
             written,
-            [written.item_ids[place] for place in parsed.order[: min(1, parsed.ranked)]],
             model=answer.model,
             clean=parsed.status == "ok" and not repairs,
             repairs=repairs,
@@ -170,6 +187,7 @@ def require_one_label(writer: PromptWriter) -> None:
             value=writer.template.name,
             fix="use a template of one file",
         )
+    require_no_answer_before(writer)
     if writer.options.answer != "label":
         raise ConfigError(
             "this strategy asks for one label",
@@ -179,7 +197,26 @@ def require_one_label(writer: PromptWriter) -> None:
         )
 
 
+def require_no_answer_before(writer: PromptWriter) -> None:
+    """Refuses a template that goes on after an answer (``listwise/repair``), for there is none yet. Raises ConfigError."""
+    if len(writer.template.steps) == 1 and writer.template.uses("answers"):
+        raise ConfigError(
+            "goes on after an earlier answer (`answers`), and nothing was asked before it",
+            field="prompt.template",
+            value=writer.template.name,
+            fix="leave it out; strategy.repair uses listwise/repair by itself",
+        )
+
+
 def known_logprobs(answer: Completion, labels: Sequence[str]) -> dict[int, float]:
-    """The finite log-probabilities of an answer, by the place of their label."""
+    """The finite log-probabilities of an answer, by the place of their label.
+
+    Args:
+        answer: The answer.
+        labels: The labels, in the order shown.
+
+    Returns:
+        Natural logarithms; a label without one is absent.
+    """
     found = answer.label_logprobs or {}
     return {place: found[label] for place, label in enumerate(labels) if math.isfinite(found.get(label, math.nan))}

@@ -109,16 +109,17 @@ class Likelihood:
         scores = [self._value(score) for score in conditional.scores]
         repairs: tuple[str, ...] = ()
         problems = [answer for answer in unconditional if isinstance(answer, BackendError)]
-        if problems:
+        priors = [
+            self._value(answer.scores[0]) if isinstance(answer, Completion) and answer.scores else math.nan
+            for answer in unconditional
+        ]
+        unknown = sum(not math.isfinite(prior) for prior in priors)
+        if unknown:
             # Scores with and without the correction cannot be compared, so it is left out for the whole list.
-            repairs = (f"the unconditional likelihood is not taken off: {problems[0]}",)
-        else:
-            priors = [self._value(answer.scores[0]) for answer in unconditional if isinstance(answer, Completion)]
-            scores = (
-                [score - self._options.pmi_weight * prior for score, prior in zip(scores, priors, strict=True)]
-                if priors
-                else scores
-            )
+            reason = problems[0] if problems else f"the backend gave none for {unknown} of {len(candidates)} candidates"
+            repairs = (f"the unconditional likelihood is not taken off: {reason}",)
+        elif priors:
+            scores = [score - self._options.pmi_weight * prior for score, prior in zip(scores, priors, strict=True)]
         return self._ranking(candidates, scores, written, conditional, repairs, problems)
 
     def _fit(

@@ -13,13 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from llmrank.answer import ParsedAnswer, parse_answer
-from llmrank.budget import Budget
+from llmrank.budget import ITEM_FLOOR, Budget, shorten
 from llmrank.errors import BackendError, BudgetError, ConfigError
 from llmrank.sanitize import EMPTY, clean_answer
-from llmrank.strategies.choice import NEEDS, Chooser
+from llmrank.strategies.choice import NEEDS, Chooser, require_no_answer_before
 from llmrank.strategies.shrink import Flowing
 from llmrank.strategies.tally import Tally
 from llmrank.strategies.together import together
@@ -33,6 +33,19 @@ FORMATS = ("order", "json")
 """The forms of answer that ask for every label, in an order."""
 
 
+class Ordered(NamedTuple):
+    """A list as its answer orders it.
+
+    Attributes:
+        items: All of them, best first.
+        ranked: How many of the first the answer ranks; 0 if there was none that could be read. The others follow as they were
+            shown.
+    """
+
+    items: tuple[Item, ...]
+    ranked: int
+
+
 class OpenLists(Protocol):
     """Orders lists within one ranking."""
 
@@ -44,13 +57,20 @@ class OpenLists(Protocol):
     def size(self, items: Sequence[Item], most: int) -> int:
         """How many of `items` one question can show: `most`, or fewer if even so many do not fit the window.
 
+        Args:
+            items: All that are to be ordered; whichever of them a list of that size has, it fits.
+            most: The most to show.
+
+        Returns:
+            From 2 to `most`, or 1 if there is no more than one.
+
         Raises:
             BudgetError: not even two fit.
         """
         ...
 
-    def order(self, lists: Sequence[Sequence[Item]]) -> Flowing[list[tuple[Item, ...]]]:
-        """Orders each list, best first; all are asked about at once."""
+    def order(self, lists: Sequence[Sequence[Item]]) -> Flowing[list[Ordered]]:
+        """Orders each list; all are asked about at once."""
         ...
 
 
@@ -144,6 +164,14 @@ def require_temperature(temperature: float) -> None:
         )
 
 
+def refuse_repair(options: TextOptions) -> None:
+    """Refuses to ask again where no text is read. Raises ConfigError."""
+    if options.repair:
+        raise ConfigError(
+            "one token cannot be incomplete", field="strategy.repair", value=True, fix="leave it out, or use read: text"
+        )
+
+
 class TextLists:
     """Asks for all labels, best first.
 
@@ -172,6 +200,7 @@ class TextLists:
                 value=writer.template.name,
                 fix="use a listwise/... template",
             )
+        require_no_answer_before(writer)
         if writer.options.answer not in FORMATS:
             raise ConfigError(
                 "the listwise strategy needs an answer that ranks every candidate",
@@ -265,7 +294,7 @@ class _OpenText:
         self._last: tuple[tuple[str, ...], Written] | None = None
 
     def size(self, items: Sequence[Item], most: int) -> int:
-        return fitting(self.write, self._lists.writer, items, most)
+        return fitting(self.write, self._lists.writer, self._budget, items, most)
 
     def write(self, shown: Sequence[Item]) -> Written:
         """The prompt; the last one written is kept, as it is often written once to see whether it fits."""
@@ -278,19 +307,19 @@ class _OpenText:
             self._last = ids, written
         return self._last[1]
 
-    def order(self, lists: Sequence[Sequence[Item]]) -> Flowing[list[tuple[Item, ...]]]:
+    def order(self, lists: Sequence[Sequence[Item]]) -> Flowing[list[Ordered]]:
         return (yield from together([self._ask(tuple(shown)) for shown in lists]))
 
-    def _ask(self, shown: tuple[Item, ...]) -> Flowing[tuple[Item, ...]]:
+    def _ask(self, shown: tuple[Item, ...]) -> Flowing[Ordered]:
         """One list: asks, and asks again if the answer is incomplete and `repair` is set."""
         if self._tally.stopped:
-            return shown
+            return Ordered(shown, 0)
         written = self.write(shown)
         reserve = self._lists.reserve(len(shown))
         (answer,) = yield [self._lists.prompt(written, reserve)]
         if isinstance(answer, BackendError):
             self._tally.fail(written, answer)
-            return shown
+            return Ordered(shown, 0)
         parsed, notes = self._parse(answer, written), answer.notes
         repairs = parsed.repairs
         if self._lists.options.repair and parsed.status in ("partial", "fallback"):
@@ -312,7 +341,7 @@ class _OpenText:
             invented=parsed.invented,
             notes=notes,
         )
-        return tuple(shown[place] for place in parsed.order)
+        return Ordered(tuple(shown[place] for place in parsed.order), parsed.ranked)
 
     def _ask_again(
         self, shown: tuple[Item, ...], faults: dict[str, str], written: Written
@@ -385,22 +414,32 @@ class _OpenToken:
         def write(shown: Sequence[Item]) -> Written:
             return self._chooser.writer.write(self._request, shown, self._budget, reserve=self._chooser.tokens)
 
-        return fitting(write, self._chooser.writer, items, most)
+        return fitting(write, self._chooser.writer, self._budget, items, most)
 
-    def order(self, lists: Sequence[Sequence[Item]]) -> Flowing[list[tuple[Item, ...]]]:
+    def order(self, lists: Sequence[Sequence[Item]]) -> Flowing[list[Ordered]]:
         choices = yield from self._chooser.ask(self._request, self._budget, self._tally, lists)
         ordered = []
         for shown, choice in zip(lists, choices, strict=True):
             places = () if choice is None else choice.order
             rest = [place for place in range(len(shown)) if place not in places]
-            ordered.append(tuple(shown[place] for place in (*places, *rest)))
+            ordered.append(Ordered(tuple(shown[place] for place in (*places, *rest)), len(places)))
+            self._tally.judged.update(shown[place].id for place in places)
             for place, logprob in (choice.logprobs if choice else {}).items():
                 self.logprobs[shown[place].id] = logprob
         return ordered
 
 
-def fitting(write: Callable[[Sequence[Item]], Written], writer: PromptWriter, items: Sequence[Item], most: int) -> int:
-    """The most candidates, from `most` on downwards, that a prompt can show.
+def fitting(
+    write: Callable[[Sequence[Item]], Written], writer: PromptWriter, budget: Budget, items: Sequence[Item], most: int
+) -> int:
+    """The most candidates, from `most` on downwards, that a prompt can show, whichever of `items` they are.
+
+    Args:
+        write: Writes a prompt that shows these candidates; raises BudgetError if they do not fit.
+        writer: Knows the text of each.
+        budget: What they must fit.
+        items: All candidates.
+        most: The most to show.
 
     Raises:
         BudgetError: not even two candidates fit.
@@ -413,8 +452,10 @@ def fitting(write: Callable[[Sequence[Item]], Written], writer: PromptWriter, it
         else:
             return len(items)
     size = min(len(items), most)
-    # If the longest texts fit, every list of that size does.
-    longest = sorted(items, key=lambda item: -len(writer.item_text(item)))
+    # If those that take the most tokens fit, every list of that size does. A list that is refused was cut as short as may be,
+    # and then a short text of another script takes more tokens than a long one in English.
+    tokens = {item.id: budget.counter.count(shorten(writer.item_text(item), ITEM_FLOOR)) for item in items}
+    longest = sorted(items, key=lambda item: -tokens[item.id])
     while True:
         try:
             write(longest[:size])

@@ -150,11 +150,13 @@ class _Windows:
         return self._lists.templates
 
     def calls(self, count: int, top_k: int | None = None) -> Calls:
-        """The prompts for a list of `count` candidates.
+        """The prompts for a list of `count` candidates; none for one, of which there is one order only.
 
         Raises:
             RequestError: it needs more than `max_windows` windows.
         """
+        if count == 1:
+            return Calls(0, 0)
         least, most = self._lists.prompts
         windows = len(self._options.spans(count, min(count, self._options.window or count)))
         passes = self._options.passes if windows > 1 else 1
@@ -177,6 +179,9 @@ class _Windows:
     def _attempt(self, request: ResolvedRequest, budget: Budget) -> Flowing[Ranking]:
         order = list(request.candidates)
         tally = Tally()
+        if len(order) == 1:
+            tally.judged.add(order[0].id)  # there is one order only, so nothing is asked
+            return self._ranking(order, tally)
         most = self._options.window or len(order)
 
         def spans(lists: OpenLists) -> tuple[tuple[int, int], ...]:
@@ -193,7 +198,7 @@ class _Windows:
             before = list(order)
             for start, end in windows:
                 (window,) = yield from opened.order([order[start:end]])
-                order[start:end] = window
+                order[start:end] = window.items
             if order == before:
                 break
         # Probabilities of different lists cannot be compared.

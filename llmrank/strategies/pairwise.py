@@ -119,7 +119,7 @@ class Pairwise:
             bound = heapsort_calls if self._options.method == "heapsort" else bubblesort_calls
             comparisons = bound(count, wanted, 2)
         calls = comparisons * 2
-        refuse_too_many(calls, self._options.max_calls, count)
+        refuse_too_many(calls, self._options.max_calls, count, sorts=self._options.method != "allpairs")
         return calls
 
     def flow(self, request: ResolvedRequest, budget: Budget) -> Flow:
@@ -146,19 +146,24 @@ class Pairwise:
         def write(shown: Sequence[Item]) -> Written:
             return self._writer.write(request, shown, budget, reserve=self._chooser.tokens)
 
-        fitting(write, self._writer, items, 2)  # refuses what does not fit
+        fitting(write, self._writer, budget, items, 2)  # refuses what does not fit
         pairs = _Pairs(self._chooser, request, budget, tally, soft=self._options.decide == "probability")
         if self._options.method == "allpairs":
             points = yield from all_pairs(items, pairs.duel)
+            pairs.tell()
             best_first = sorted(range(len(items)), key=lambda place: -points[place])  # stable: ties in the order given
             scores = {item.id: won for item, won in zip(items, points, strict=True) if item.id in tally.judged}
             return self._ranking([items[place] for place in best_first], tally, scores)
         sort = heapsort if self._options.method == "heapsort" else bubblesort
-        order = yield from sort(items, depth(len(items), self._options.k, request.top_k), 2, pairs.best)
-        return self._ranking(order, tally)
+        places = depth(len(items), self._options.k, request.top_k)
+        order = yield from sort(items, places, 2, pairs.best)
+        pairs.tell()
+        return self._ranking(order, tally, places=places)
 
-    def _ranking(self, order: Sequence[Item], tally: Tally, scores: Mapping[str, float] | None = None) -> Ranking:
-        return tally.ranking(order, strategy=self.name, fingerprint=self._writer.fingerprint, scores=scores)
+    def _ranking(
+        self, order: Sequence[Item], tally: Tally, scores: Mapping[str, float] | None = None, places: int | None = None
+    ) -> Ranking:
+        return tally.ranking(order, strategy=self.name, fingerprint=self._writer.fingerprint, scores=scores, depth=places)
 
 
 class _Pairs:
@@ -175,6 +180,13 @@ class _Pairs:
     def __init__(self, chooser: Chooser, request: ResolvedRequest, budget: Budget, tally: Tally, *, soft: bool) -> None:
         self._chooser, self._request, self._budget, self._tally, self._soft = chooser, request, budget, tally, soft
         self._known: dict[tuple[str, str], float] = {}
+        self._answered = self._contradicted = 0
+
+    def tell(self) -> None:
+        """Notes how many pairs the model contradicted itself about; where probabilities decide, that is no tie."""
+        if self._contradicted and not self._soft:
+            of = f"{self._contradicted} of {self._answered} pairs were"
+            self._tally.notes[f"{of} contradicted by their other order and count as ties"] = None
 
     def best(self, pair: Sequence[Item]) -> Flowing[int]:
         """The place of the better one; 0 on a tie."""
@@ -186,12 +198,13 @@ class _Pairs:
         if (one.id, other.id) not in self._known:
             groups = [(one, other), (other, one)]
             straight, swapped = yield from self._chooser.ask(self._request, self._budget, self._tally, groups)
-            if straight is not None or swapped is not None:
-                self._tally.judged |= {one.id, other.id}
             share = 0.5
             if straight is not None and swapped is not None:
                 # The mean of p and 1 - q; written so, it is exactly a half where a model sees nothing but the place.
                 share += (self._first(straight) - self._first(swapped)) / 2
+                self._tally.judged |= {one.id, other.id}
+                self._answered += 1
+                self._contradicted += straight.best == swapped.best
             self._known[one.id, other.id], self._known[other.id, one.id] = share, 1 - share
         return self._known[one.id, other.id]
 

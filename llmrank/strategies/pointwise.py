@@ -12,19 +12,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from llmrank.answer.text import split_answer
 from llmrank.budget import Budget
 from llmrank.errors import BackendError, ConfigError
 from llmrank.protocols import Flow
+from llmrank.strategies.alone import write_alone
 from llmrank.strategies.calls import Calls, refuse_too_many
 from llmrank.strategies.choice import known_logprobs, require_one_label
 from llmrank.strategies.lists import require_at_least, require_temperature
 from llmrank.strategies.outcome import failed
 from llmrank.strategies.shrink import Flowing, shrinking
 from llmrank.strategies.tally import Tally
-from llmrank.types import Capability, Completion, Item, Prompt, Ranking, ResolvedRequest
+from llmrank.types import Capability, Completion, Prompt, Ranking, ResolvedRequest
 from llmrank.writer import PromptWriter, Written
 
 Method: TypeAlias = Literal["yes-no", "graded"]
@@ -97,8 +99,9 @@ class Pointwise:
     """Asks about each candidate alone, all at once, and sorts by the scores.
 
     `RankedItem.score` is the share of the positive word, from 0 to 1, or the expected grade, from 0 to the highest. A word
-    whose probability is not reported counts as improbable; where no probabilities come at all, the word that was written
-    counts. Both make the status ``repaired``. Equal scores stay in the order given; candidates without a readable answer
+    whose probability is not reported counts as improbable; where no probabilities come for any candidate, the words that were
+    written count. Both make the status ``repaired``. Where some have probabilities, a word without them is no readable answer,
+    for it would count as certain. Equal scores stay in the order given; candidates without a readable answer
     follow the others.
 
     Args:
@@ -123,6 +126,14 @@ class Pointwise:
             )
         self._writer = writer
         self._options = options or PointwiseOptions()
+        usual = f"pointwise/{self._options.method}"
+        if writer.template.name != usual and writer.template.name in {f"pointwise/{method}" for method in CHOICES}:
+            raise ConfigError(
+                "asks for the words of the other method",
+                field="prompt.template",
+                value=writer.template.name,
+                fix=f"use {usual} (or leave it out), or the other strategy.method",
+            )
 
     @property
     def templates(self) -> Mapping[str, str]:
@@ -149,34 +160,23 @@ class Pointwise:
         )
 
     def _attempt(self, request: ResolvedRequest, budget: Budget) -> Flowing[Ranking]:
-        written = self._write(request, budget)
+        options = self._options
+        written = write_alone(
+            request,
+            self._writer.options.history,
+            lambda shown, item: self._writer.write(shown, (item,), budget, reserve=options.max_tokens, choices=options.words),
+        )
         answers = yield [self._prompt(each) for each in written]
         tally = Tally()
+        measured = any(isinstance(each, Completion) and known_logprobs(each, self._options.words) for each in answers)
         scores: dict[str, float] = {}
         for item, each, answer in zip(request.candidates, written, answers, strict=True):
-            score = self._take(tally, each, answer)
+            score = self._take(tally, each, answer, measured=measured)
             if score is not None:
                 scores[item.id] = score
         # sorted() is stable: equal scores stay in the order given, and so do those without one, at the end.
         order = sorted(request.candidates, key=lambda item: -scores.get(item.id, -math.inf))
         return tally.ranking(order, strategy=self.name, fingerprint=self._writer.fingerprint, scores=scores)
-
-    def _write(self, request: ResolvedRequest, budget: Budget) -> list[Written]:
-        """All prompts, with one history: probabilities after different ones could not be compared, nor share a prefix."""
-        written = [self._write_one(request, item, budget) for item in request.candidates]
-        least = max(written, key=lambda each: each.cut.history).cut
-        if all(each.cut.history == least.history for each in written):
-            return written
-        kept = min(len(request.history), self._writer.options.history) - least.history
-        shorter = replace(request, history=request.history[len(request.history) - kept :])
-        anew = [self._write_one(shorter, item, budget) for item in request.candidates]
-        return [
-            replace(each, cut=replace(each.cut, history=least.history, assumed_window=least.assumed_window)) for each in anew
-        ]
-
-    def _write_one(self, request: ResolvedRequest, item: Item, budget: Budget) -> Written:
-        options = self._options
-        return self._writer.write(request, (item,), budget, reserve=options.max_tokens, choices=options.words)
 
     def _prompt(self, written: Written) -> Prompt:
         return Prompt(
@@ -191,24 +191,29 @@ class Pointwise:
             fingerprint=written.fingerprint,
         )
 
-    def _take(self, tally: Tally, written: Written, answer: Completion | BackendError) -> float | None:
-        """Reads and counts one answer. None if it could not be read."""
+    def _take(self, tally: Tally, written: Written, answer: Completion | BackendError, *, measured: bool) -> float | None:
+        """Reads and counts one answer, where some answer is `measured` by probabilities. None if it could not be read."""
         if isinstance(answer, BackendError):
             tally.fail(written, answer)
             return None
         words, values = self._options.words, self._options.values
         known = known_logprobs(answer, words)
         notes = answer.notes
-        repairs: tuple[str, ...] = ()
         if known:
             score: float | None = _expected(known, values)
             missing = [word for place, word in enumerate(words) if place not in known]
-            notes += tuple(f"where the server reports no log-probability for {word}, it counts as 0" for word in missing)
+            repairs = tuple(f"where the server reports no log-probability for {word}, it counts as 0" for word in missing)
         else:
             place = read_word(answer.text, words)
-            score, missing = (None if place is None else values[place]), list(words)
-            repairs = () if score is None else ("no log-probabilities came; the word that was written counts",)
-            if score is None and answer.finish_reason == "length":
+            score, missing = (None if place is None or measured else values[place]), list(words)
+            repairs = (
+                f"the answer begins with none of the words {', '.join(words)}"
+                if place is None
+                else "no log-probabilities came; a written word cannot be compared with what others have"
+                if measured
+                else "no log-probabilities came; the word that was written counts",
+            )
+            if place is None and answer.finish_reason == "length":
                 allowed = self._options.max_tokens
                 notes += (f"an answer was cut off at {allowed} tokens: take words of one token, or raise strategy.max_tokens",)
         tally.count(
@@ -226,13 +231,13 @@ def read_word(text: str | None, words: Sequence[str]) -> int | None:
     """The place of the word that an answer begins with, whatever its case and the punctuation around it.
 
     Args:
-        text: The answer. What follows its first word is not looked at.
+        text: The answer. Reasoning that stands in it, and what follows its first word, are not looked at.
         words: What may be answered.
 
     Returns:
         None if the answer begins with none of them.
     """
-    first, *_ = (text or "").split() or [""]
+    first, *_ = split_answer(text or "").visible.split() or [""]
     found = first.strip(_AROUND).casefold()
     return next((place for place, word in enumerate(words) if word.casefold() == found), None)
 

@@ -6,21 +6,23 @@ Where an item stands in a prompt sways a model. Over independent shuffles each i
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Literal, TypeAlias
 
 from llmrank.budget import Budget
 from llmrank.errors import ConfigError
 from llmrank.protocols import Flow
-from llmrank.strategies.aggregate import Aggregate, borda, kemeny, reciprocal_rank
+from llmrank.strategies.aggregate import Aggregate, borda, kemeny, kendall_tau, reciprocal_rank
 from llmrank.strategies.built import BuiltStrategy
 from llmrank.strategies.calls import Calls
 from llmrank.strategies.lists import require_at_least
 from llmrank.strategies.outcome import join_cuts, ranked
 from llmrank.strategies.together import together
-from llmrank.types import Capability, Item, Ranking, ResolvedRequest, Status
+from llmrank.types import Capability, Item, RankedItem, Ranking, ResolvedRequest, Status
 
 AggregateBy: TypeAlias = Literal["borda", "rrf", "kemeny"]
 """How several orders become one; `llmrank.strategies.aggregate` tells them apart."""
@@ -51,8 +53,10 @@ class SelfConsistencyOptions:
 class SelfConsistency:
     """Ranks several shuffles of the candidates with `inner` and aggregates the orders.
 
-    The shuffles depend on the seed and the candidates alone, not on the order in which they came, so that order sways nothing
-    but ties. `RankedItem.score` is the aggregate's score.
+    The shuffles follow from the seed and the candidates' ids in the order given: a request has the same ones every time, and
+    another order of its candidates other ones, so that how much the order given sways a ranking can be measured. As an order
+    counts what the model ranked of its first places (`Ranking.depth`). Shuffles of which a prompt got no answer count only if
+    all are such. `RankedItem.score` is the aggregate's score, `Ranking.stability` how much the orders agree.
 
     Args:
         inner: What ranks each shuffle.
@@ -94,23 +98,23 @@ class SelfConsistency:
         return self._ranking(request.candidates, rankings)
 
     def _shuffles(self, candidates: Sequence[Item]) -> list[tuple[Item, ...]]:
-        ordered = sorted(candidates, key=lambda item: item.id)
         # A text seeds the same in every process, whatever its hash is there.
-        dice = random.Random(repr((self._options.seed, [item.id for item in ordered])))  # noqa: S311 - no secret depends on it
-        return [tuple(dice.sample(ordered, len(ordered))) for _ in range(self._options.shuffles)]
+        dice = random.Random(repr((self._options.seed, [item.id for item in candidates])))  # noqa: S311 - no secret depends on it
+        return [tuple(dice.sample(candidates, len(candidates))) for _ in range(self._options.shuffles)]
 
     def _ranking(self, candidates: Sequence[Item], rankings: Sequence[Ranking]) -> Ranking:
-        """One Ranking of several; what the model did not rank in any of them stands last, in the order given."""
-        found = [[item.id for item in each.items if item.ranked_by == "model"] for each in rankings]
-        ballots = [ballot for ballot in found if ballot]
+        """One Ranking of several; what the model put in order in none of them stands last, in the order given."""
+        counted = [each for each in rankings if each.error is None] or rankings
+        ballots = [ballot for each in counted if (ballot := _by_model(each.items[: each.depth]))]
         aggregate = self._aggregate([item.id for item in candidates], ballots)
-        judged = {item_id for ballot in ballots for item_id in ballot}
+        placed = {item_id for ballot in ballots for item_id in ballot}
+        judged = {item_id for each in counted for item_id in _by_model(each.items)}
         items = {item.id: item for item in candidates}
         filled = tuple(item_id for item_id in aggregate.order if item_id not in judged)
         errors = [each.error for each in rankings if each.error is not None]
         notes = [note for each in rankings for note in each.notes]
         if len(ballots) < len(rankings):
-            notes.append(f"{len(ballots)} of {len(rankings)} shuffles gave an order")
+            notes.append(f"{len(ballots)} of {len(rankings)} shuffles count; the others lack readable answers")
         return Ranking(
             ranked(
                 (items[item_id] for item_id in aggregate.order),
@@ -120,6 +124,8 @@ class SelfConsistency:
             status=_status(rankings, judged=bool(judged), complete=not filled),
             repairs=tuple(dict.fromkeys(repair for each in rankings for repair in each.repairs)),
             filled=filled,
+            stability=_stability(ballots),
+            depth=len(placed) if any(each.depth for each in counted) and len(placed) < len(candidates) else None,
             invented=tuple(dict.fromkeys(name for each in rankings for name in each.invented)),
             cut=join_cuts(each.cut for each in rankings),
             error=errors[-1] if errors else None,
@@ -135,6 +141,16 @@ class SelfConsistency:
         if self._options.aggregate == "rrf":
             return reciprocal_rank(ids, ballots, self._options.rrf_k)
         return kemeny(ids, ballots)
+
+
+def _stability(ballots: Sequence[Sequence[str]]) -> float | None:
+    """The mean of Kendall's tau over all pairs of orders; None if no two have two items in common."""
+    taus = [tau for one, other in combinations(ballots, 2) if math.isfinite(tau := kendall_tau(one, other))]
+    return math.fsum(taus) / len(taus) if taus else None
+
+
+def _by_model(items: Sequence[RankedItem]) -> list[str]:
+    return [item.id for item in items if item.ranked_by == "model"]
 
 
 def _status(rankings: Sequence[Ranking], *, judged: bool, complete: bool) -> Status:

@@ -114,32 +114,33 @@ class Setwise:
     def _calls(self, count: int, top_k: int | None, size: int) -> Calls:
         bound = heapsort_calls if self._options.method == "heapsort" else bubblesort_calls
         calls = bound(count, depth(count, self._options.k, top_k), size)
-        refuse_too_many(calls, self._options.max_calls, count)
+        refuse_too_many(calls, self._options.max_calls, count, sorts=True)
         return calls
 
     def _attempt(self, request: ResolvedRequest, budget: Budget) -> Flowing[Ranking]:
         items = tuple(request.candidates)
+        places = depth(len(items), self._options.k, request.top_k)
         tally = Tally()
         if len(items) == 1:
             tally.judged.add(items[0].id)  # there is one order only, so nothing is asked
-            return self._ranking(items, tally)
+            return self._ranking(items, tally, places)
 
         def write(shown: Sequence[Item]) -> Written:
             return self._writer.write(request, shown, budget, reserve=self._chooser.tokens)
 
         wanted = min(self._options.compare, len(items))
-        size = fitting(write, self._writer, items, wanted)
+        size = fitting(write, self._writer, budget, items, wanted)
         if size < wanted:
             note = f"{size} candidates a question fit the model's window, not {wanted} (strategy.compare)"
             tally.remark(Cut(), notes=[note])
         self._calls(len(items), request.top_k, size)  # refuses too long a list
         sets = _Sets(self._chooser, request, budget, tally)
         sort = heapsort if self._options.method == "heapsort" else bubblesort
-        order = yield from sort(items, depth(len(items), self._options.k, request.top_k), size, sets.best)
-        return self._ranking(order, tally)
+        order = yield from sort(items, places, size, sets.best)
+        return self._ranking(order, tally, places)
 
-    def _ranking(self, order: Sequence[Item], tally: Tally) -> Ranking:
-        return tally.ranking(order, strategy=self.name, fingerprint=self._writer.fingerprint)
+    def _ranking(self, order: Sequence[Item], tally: Tally, places: int) -> Ranking:
+        return tally.ranking(order, strategy=self.name, fingerprint=self._writer.fingerprint, depth=places)
 
 
 class _Sets:

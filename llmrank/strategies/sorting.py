@@ -59,6 +59,11 @@ def heapsort_calls(count: int, k: int, size: int) -> Calls:
     ``(n - 1) / (d - 1) + h`` turns (one question each, two where a question shows two items), and each place but the first at
     most h questions. That is O(n / d + k log_d n), of which the table of Zhuang et al. (2024) gives the second part.
 
+    Args:
+        count: How many items there are.
+        k: How many first places are put right.
+        size: The most items that a question shows, from 2 on.
+
     Returns:
         The least where answers that are known already need no question, and the most.
     """
@@ -118,6 +123,11 @@ def bubblesort(items: Sequence[T], k: int, size: int, best: Best[T]) -> Flowing[
 def bubblesort_calls(count: int, k: int, size: int) -> Calls:
     """How many questions `bubblesort` asks: at most ``ceil((n - 1 - i) / (size - 1))`` in pass i, from 0 on.
 
+    Args:
+        count: How many items there are.
+        k: How many first places are put right.
+        size: The most items that a question shows, from 2 on.
+
     Returns:
         The least where no pass but the first has to ask, and the most.
     """
@@ -127,6 +137,10 @@ def bubblesort_calls(count: int, k: int, size: int) -> Calls:
 
 def all_pairs(items: Sequence[T], duel: Duel[T]) -> Flowing[list[float]]:
     """Has each item meet each other once, all in one step.
+
+    Args:
+        items: What meets.
+        duel: What the first of two wins against the second, from 0 to 1.
 
     Returns:
         What each item wins in all, parallel to `items`: a win counts 1, a draw 0.5.

@@ -19,8 +19,6 @@ class Tally:
     Attributes:
         asked: How many questions were put.
         judged: Ids that at least one readable answer ranked.
-        read: By the ids that a question showed, in the order shown: the ids that its answer ranked (the last one, if it was
-            put twice). A question that got no answer is not in it.
         errors: Of the questions that got no answer.
         repaired: True once an answer had to be repaired, was incomplete, or could not be read.
         model: The model's name as the backend reports it.
@@ -28,7 +26,6 @@ class Tally:
 
     asked: int = 0
     judged: set[str] = field(default_factory=set)
-    read: dict[tuple[str, ...], frozenset[str]] = field(default_factory=dict)
     errors: list[BackendError] = field(default_factory=list)
     repaired: bool = False
     model: str = ""
@@ -57,7 +54,7 @@ class Tally:
     def count(
         self,
         written: Written,
-        judged: Iterable[str],
+        judged: Iterable[str] = (),
         *,
         model: str = "",
         clean: bool = True,
@@ -69,15 +66,15 @@ class Tally:
 
         Args:
             written: The prompt.
-            judged: Ids of the candidates that the answer ranks; none if it could not be read.
+            judged: Ids of the candidates that the answer ranks; none if it could not be read, or if they are judged by more
+                answers than this one.
             model: The model's name as reported.
             clean: False if the answer was repaired, incomplete or unreadable.
             repairs, invented, notes: As in a Ranking.
         """
         self.asked += 1
         self.cuts.append(written.cut)
-        self.read[written.item_ids] = frozenset(judged)
-        self.judged |= self.read[written.item_ids]
+        self.judged.update(judged)
         self.model = self.model or model
         self.repaired |= not clean
         self.repairs |= dict.fromkeys(repairs)
@@ -97,6 +94,7 @@ class Tally:
         strategy: str,
         fingerprint: str,
         scores: Mapping[str, float] | None = None,
+        depth: int | None = None,
     ) -> Ranking:
         """The Ranking of `order`.
 
@@ -108,6 +106,7 @@ class Tally:
             strategy: The strategy's name.
             fingerprint: Of the template.
             scores: The score of each judged candidate by id, if the strategy knows more than an order.
+            depth: How many first places the model was asked to put in order; None for all.
         """
         filled = tuple(item.id for item in order if item.id not in self.judged)
         status: Status = "ok"
@@ -124,6 +123,7 @@ class Tally:
             status=status,
             repairs=tuple(self.repairs),
             filled=filled,
+            depth=depth if depth is not None and depth < len(order) else None,
             invented=tuple(self.invented),
             cut=join_cuts(self.cuts),
             error=self.errors[-1] if self.errors else None,

@@ -19,7 +19,7 @@ from llmrank.budget import Budget
 from llmrank.protocols import Flow
 from llmrank.strategies.calls import Calls, depth, refuse_too_many
 from llmrank.strategies.choice import Read
-from llmrank.strategies.lists import Lists, OpenLists, TextOptions, require_at_least
+from llmrank.strategies.lists import Lists, OpenLists, TextOptions, refuse_repair, require_at_least
 from llmrank.strategies.listwise import require_letters
 from llmrank.strategies.outcome import failed
 from llmrank.strategies.shrink import Flowing, shrinking
@@ -50,6 +50,7 @@ class TopDownOptions(TextOptions):
         require_at_least(self, window=2, k=1, max_calls=1)
         if self.read == "logprobs":
             require_letters(self.window)
+            refuse_repair(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class TopDown:
         least_each, most_each = self._lists.prompts
         before = self._lists.before if count > 1 else 0
         calls = Calls(before + least_each * fewest, before + most_each * most)
-        refuse_too_many(calls, self._options.max_calls, count)
+        refuse_too_many(calls, self._options.max_calls, count, sorts=True)
         return calls
 
     def _attempt(self, request: ResolvedRequest, budget: Budget) -> Flowing[Ranking]:
@@ -137,25 +138,29 @@ class TopDown:
             return self._ranking(candidates, tally)
         size = opened.size(candidates, self._options.window)
         given = {item.id: place for place, item in enumerate(candidates)}
-        parts = [_Part(candidates, depth(len(candidates), self._options.k, request.top_k), ordered=False)]
+        wanted = depth(len(candidates), self._options.k, request.top_k)
+        parts = [_Part(candidates, wanted, ordered=False)]
         # It ends, whatever the answers are: a part either fits a window and is ordered, or loses its pivot and falls into two
         # that are both smaller. Parts are no recursion, so that a long list of bad answers exhausts no stack.
         while any(map(_open, parts)) and not tally.stopped:
             parts = yield from self._split(opened, parts, size, given)
         order = [item for part in parts for item in part.items]
+        if len(candidates) <= size:
+            return self._ranking(order, tally, opened.logprobs)
         # Probabilities of different lists cannot be compared.
-        return self._ranking(order, tally, opened.logprobs if len(candidates) <= size else None)
+        return self._ranking(order, tally, places=wanted)
 
     def _split(self, opened: OpenLists, parts: Sequence[_Part], size: int, given: Mapping[str, int]) -> Flowing[list[_Part]]:
         """All parts, each of those that are open ordered or in three: above a pivot, the pivot, below it. In two steps."""
         asked = [part for part in parts if _open(part)]
-        heads = yield from opened.order([part.items[:size] for part in asked])
+        heads = [each.items for each in (yield from opened.order([part.items[:size] for part in asked]))]
         windows: list[list[tuple[Item, ...]]] = []
         for part, head in zip(asked, heads, strict=True):
             pivot, others = head[_pivot(part.wanted, size)] if len(part.items) > size else head[0], part.items[size:]
             starts = range(0, len(others), size - 1)
             windows.append([(pivot, *others[start : start + size - 1]) for start in starts])
-        answers = iter((yield from opened.order([window for each in windows for window in each])))
+        below = yield from opened.order([window for each in windows for window in each])
+        answers = iter([each.items for each in below])
         outcome: list[_Part] = []
         heads_left, windows_left = iter(heads), iter(windows)
         for part in parts:
@@ -166,8 +171,11 @@ class TopDown:
                 outcome.append(part)
         return outcome
 
-    def _ranking(self, order: Sequence[Item], tally: Tally, scores: Mapping[str, float] | None = None) -> Ranking:
-        return tally.ranking(order, strategy=self.name, fingerprint=self._lists.writer.fingerprint, scores=scores or None)
+    def _ranking(
+        self, order: Sequence[Item], tally: Tally, scores: Mapping[str, float] | None = None, places: int | None = None
+    ) -> Ranking:
+        fingerprint = self._lists.writer.fingerprint
+        return tally.ranking(order, strategy=self.name, fingerprint=fingerprint, scores=scores or None, depth=places)
 
 
 def _open(part: _Part) -> bool:

@@ -21,7 +21,7 @@ from llmrank.budget import Budget
 from llmrank.protocols import Flow
 from llmrank.strategies.calls import Calls, refuse_too_many
 from llmrank.strategies.choice import Read
-from llmrank.strategies.lists import Lists, OpenLists, TextOptions, require_at_least
+from llmrank.strategies.lists import Lists, OpenLists, TextOptions, refuse_repair, require_at_least
 from llmrank.strategies.listwise import require_letters
 from llmrank.strategies.outcome import failed
 from llmrank.strategies.shrink import Flowing, shrinking
@@ -39,20 +39,22 @@ class TourRankOptions(TextOptions):
             the labels as one token.
         rounds: How many tournaments are held, side by side; their points are added. The paper takes 1 to 10.
         group: The most candidates that a question shows; 26 at most for ``logprobs``.
-        seed: For the shuffles (None is 0), and for backends that know seeds.
         max_calls: The most prompts for one list; None for no bound.
+        shuffle_seed: Another one gives other shuffles of the groups. (`seed` is for backends.)
     """
 
     read: Read = "text"
     rounds: int = 1
     group: int = 20
     max_calls: int | None = 1000
+    shuffle_seed: int = 0
 
     def __post_init__(self) -> None:
         TextOptions.__post_init__(self)
         require_at_least(self, rounds=1, group=2, max_calls=1)
         if self.read == "logprobs":
             require_letters(self.group, "strategy.group")
+            refuse_repair(self)
 
 
 class TourRank:
@@ -154,7 +156,7 @@ class TourRank:
     def _dice(self, candidates: Sequence[Item], number: int) -> random.Random:
         """What shuffles the groups of a tournament: the same for the same candidates, in whatever order they are given."""
         # A text as the seed gives the same shuffles in every process.
-        seed = repr((self._options.seed or 0, number, sorted(item.id for item in candidates)))
+        seed = repr((self._options.shuffle_seed, number, sorted(item.id for item in candidates)))
         return random.Random(seed)  # noqa: S311 - no secret depends on it
 
     def _ranking(self, order: Sequence[Item], tally: Tally, points: Mapping[str, int]) -> Ranking:
@@ -198,11 +200,13 @@ class _Tournament:
         asked = [list_ for list_ in shown if len(list_) > 1]
         answers = iter((yield from self._opened.order(asked)))
         ordered = []
-        for group, list_ in zip(groups, shown, strict=True):
-            best_first = next(answers) if len(list_) > 1 else list_
-            read = self._tally.read.get(tuple(item.id for item in list_), frozenset())
-            known = [item for item in best_first if item.id in read]
-            ordered.append((*known, *(item for item in group if item.id not in read)))
+        for group in groups:
+            if len(group) == 1:
+                ordered.append(tuple(group))
+                continue
+            best_first, ranked = next(answers)
+            behind = {item.id for item in best_first[ranked:]}
+            ordered.append((*best_first[:ranked], *(item for item in group if item.id in behind)))
         return ordered
 
 

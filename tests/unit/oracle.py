@@ -133,8 +133,8 @@ class Oracle:
     def _scores(self, prompt: Prompt, fault: Fault | None, dice: random.Random) -> Completion:
         """The log-likelihood of each continuation; without a prefix's help it says nothing of an item (see `Likelihood`)."""
         known = [math.log(self._worth.get(item_id, 0.5)) for item_id in prompt.item_ids]
-        if len(known) == 1:
-            known = [0.0]  # the unconditional likelihood: all items are alike
+        if prompt.shared:
+            known = [0.0 for _ in known]  # the unconditional likelihood: all items are alike
         if fault == "partial":
             known = [value if dice.random() < 0.5 else math.nan for value in known[:-1]] + [math.nan]
         elif fault:

@@ -8,7 +8,7 @@ from itertools import combinations, permutations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
@@ -57,12 +57,15 @@ def test_ballots_that_agree_are_the_order(order: list[str], times: int) -> None:
 
 @given(votes(6))
 def test_what_no_ballot_holds_stands_last(given: tuple[list[str], list[list[str]]]) -> None:
-    """An item that nobody ranked stands below every item that somebody did, in the order given."""
+    """An item that nobody ranked stands below every item that somebody did, in the order given, and level with such."""
     items, ballots = given
     held = {item for ballot in ballots for item in ballot}
     for method in METHODS:
-        order = method(items, ballots).order
+        found = method(items, ballots)
+        order, scores = found.order, [found.scores[item] for item in found.order]
         assert set(order[: len(held)]) == held
+        assert len(set(scores[len(held) :])) <= 1
+        assert not held or len(held) == len(items) or scores[len(held) - 1] > scores[len(held)]
         assert list(order[len(held) :]) == [item for item in items if item not in held]
 
 
@@ -150,6 +153,13 @@ def test_even_ballots_leave_the_order_given() -> None:
     assert {method(["b", "c", "a"], ballots).order for method in (borda, kemeny)} == {("b", "c", "a")}
 
 
+def test_opposite_ballots_are_no_circle() -> None:
+    """Where as many ballots say one thing as the other, nobody beats anybody: the order is the best, however many items."""
+    items = [f"{number:02}" for number in range(MOST_EXACT + 1)]
+    found = kemeny(items, [items, items[::-1]])
+    assert (found.order, found.notes) == (tuple(items), ())
+
+
 def circle(count: int) -> tuple[list[str], list[list[str]]]:
     """Items that beat each other in a circle: every rotation of one order."""
     items = [f"{number:02}" for number in range(count)]
@@ -168,6 +178,26 @@ def test_a_large_circle_is_searched_and_said() -> None:
         rest = [other for other in found.order if other != item]
         moved = ([*rest[:place], item, *rest[place:]] for place in range(len(items)))
         assert cost == min(contradicted(order, ballots) for order in [found.order, *moved])
+
+
+DOWNWARDS = list("abcd"), [list(ballot) for ballot in ("bacd", "dacb", "acdb", "cdba", "cbda")]
+"""Ballots of which a search that only moves items up leaves an order that one move down mends."""
+UPWARDS = list("abcde"), [list(ballot) for ballot in ("cbaed", "dbaec", "aedcb")]
+"""The other way round."""
+
+
+@settings(max_examples=50, deadline=None)
+@given(votes(7, whole=True))
+@example(DOWNWARDS)
+@example(UPWARDS)
+def test_no_single_move_mends_what_was_searched(given: tuple[list[str], list[list[str]]]) -> None:
+    """Neither upwards nor downwards, whatever the ballots."""
+    items, ballots = given
+    found = kemeny(items, ballots, most_exact=1).order
+    for item in items:
+        rest = [other for other in found if other != item]
+        moved = ([*rest[:place], item, *rest[place:]] for place in range(len(items)))
+        assert contradicted(found, ballots) <= min(contradicted(order, ballots) for order in moved)
 
 
 @settings(max_examples=25, deadline=None)

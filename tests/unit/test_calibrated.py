@@ -226,8 +226,17 @@ def test_labels_that_a_content_free_answer_lacks_count_as_its_least() -> None:
     assert "lacks labels" in ranking.repairs[0]
 
 
+@pytest.mark.parametrize(("logit", "told"), [(-20.0, True), (-10.0, False)])
+def test_a_label_that_is_never_chosen_is_named(logit: float, told: bool) -> None:
+    """Where a label's prior is next to nothing, what is divided by it may come first for that alone, and a note says so."""
+    ranking = ask(calibrated(SINGLE), request(catalogue([0.0, 1.0, 2.0])), bent({"B": logit}))
+    assert [note for note in ranking.notes if "prior of B is below" in note] == list(ranking.notes)
+    assert bool(ranking.notes) == told
+    assert ranking.status == "ok"
+
+
 def test_once_a_prior_fails_none_is_measured_any_more() -> None:
-    """A later form without a prior ends the calibration: no further content-free question is asked."""
+    """A later form without a prior ends the calibration, as a repair says: no further content-free question is asked."""
     items = catalogue([float(number) for number in range(12)])
     largest = 4
 
@@ -240,7 +249,7 @@ def test_once_a_prior_fails_none_is_measured_any_more() -> None:
         failing(small_fail, BadRequestError("no"), bent({})),
     )
     assert ranking.item_ids == best_first(items)  # this model has no bent
-    assert ranking.status == "repaired"
+    assert (ranking.status, ranking.repairs) == ("repaired", ("the prior is not taken off from here on: no",))
     assert len({len(each.prompt.labels) for each in ranking.trace if small_fail(each.prompt)}) == 1
 
 
@@ -254,67 +263,18 @@ def test_a_failed_question_is_the_inner_strategys_matter() -> None:
     assert ranking.strategy == "calibrated(single-token)"
 
 
-def in_order(prompt: Prompt, order: str) -> Completion:
-    return Completion(" > ".join(f"[{label}]" for label in order if label in prompt.labels), model="m")
-
-
-def test_texts_lose_what_their_place_earns_anyway() -> None:
-    """Rank scores: this model moves C to the front whatever it is, so that its place 1 is worth less than that of B."""
-    items = catalogue([0.0] * 4)
-    model = lambda prompt: in_order(prompt, "CABD" if prompt.shared else "CBAD")  # noqa: E731 - one line says it
-    ranking = ask(calibrated({"kind": "listwise"}), request(items), model)
-    # Given scores: C 4, B 3, A 2, D 1; content-free: C 4, A 3, B 2, D 1; the differences: B 1, C 0, D 0, A -1.
-    assert ranking.item_ids == ["id001", "id002", "id003", "id000"]
-    assert [each.score for each in ranking.items] == [1.0, 0.0, 0.0, -1.0]
-    assert [each.rank for each in ranking.items] == [1, 2, 3, 4]
-    assert (ranking.status, ranking.strategy) == ("ok", "calibrated(listwise)")
-    half = ask(calibrated({"kind": "listwise"}, weight=0.5), request(items), model)
-    assert [each.score for each in half.items] == [2.0, 2.0, 0.5, 0.5]
-    assert half.item_ids == ["id002", "id001", "id000", "id003"]  # equal ones in the order that the answer gave
-
-
-def test_items_that_no_text_ranked_stay_where_they_are() -> None:
-    """What an answer left out has no rank that a prior could be taken off: it follows as before."""
-    model = lambda prompt: in_order(prompt, "ABCD" if prompt.shared else "BA")  # noqa: E731 - one line says it
-    ranking = ask(calibrated({"kind": "listwise"}), request(catalogue([0.0] * 4)), model)
-    assert ranking.item_ids == ["id001", "id000", "id002", "id003"]
-    assert [each.score for each in ranking.items] == [1.0, -1.0, None, None]
-    assert (ranking.status, ranking.filled) == ("partial", ("id002", "id003"))
-
-
-@pytest.mark.parametrize("fault", [BadRequestError("refused"), Completion("I cannot."), Completion("[B]")])
-def test_content_free_orders_that_are_not_whole_do_not_count(fault: Completion | BackendError) -> None:
-    """Without one whole content-free order nothing is taken off, and a repair says so."""
-    model = failing(lambda prompt: prompt.shared, fault, lambda prompt: in_order(prompt, "BA"))
-    ranking = ask(calibrated({"kind": "listwise"}), request(catalogue([0.0] * 2)), model)
-    assert ranking.item_ids == ["id001", "id000"]
-    assert ranking.status == "repaired"
-    assert any(repair.startswith("the prior is not taken off") for repair in ranking.repairs)
-
-
-def test_texts_of_shuffles_lose_what_their_places_earn() -> None:
-    """Around self-consistency the content-free items stand where the real ones stand: an echo earns nothing."""
-    of = {"kind": "self-consistency", "of": {"kind": "listwise"}, "shuffles": 3}
-    ranking = ask(calibrated(of), request(catalogue([0.0] * 6)), lambda prompt: in_order(prompt, "ABCDEF"))
-    assert {each.score for each in ranking.items} == {0.0}
-    assert ranking.strategy == "calibrated(self-consistency(listwise))"
-
-
-@pytest.mark.parametrize("kind", ["single-token", "listwise"])
-def test_self_consistency_wraps_calibration(kind: str) -> None:
+def test_self_consistency_wraps_calibration() -> None:
     """The other way round works too: each shuffle is calibrated, and the prompts lie within what was stated."""
-    strategy = build_strategy({"kind": "self-consistency", "of": {"kind": "calibrated", "of": {"kind": kind}}, "shuffles": 2})
+    strategy = build_strategy({"kind": "self-consistency", "of": {"kind": "calibrated", "of": SINGLE}, "shuffles": 2})
     items = catalogue([1.0, 3.0, 2.0])
-    model = bent({"A": 5.0}) if kind == "single-token" else lambda prompt: in_order(prompt, "CBA")
-    ranking = ask(strategy, request(items), model)
-    assert ranking.strategy == f"self-consistency(calibrated({kind}))"
+    ranking = ask(strategy, request(items), bent({"A": 5.0}))
+    assert ranking.strategy == "self-consistency(calibrated(single-token))"
     assert strategy.calls(3).least <= len(ranking.trace) <= strategy.calls(3).most
-    if kind == "single-token":
-        assert ranking.item_ids == best_first(items)
+    assert ranking.item_ids == best_first(items)
 
 
 @pytest.mark.parametrize(
-    "of", [{"kind": "pairwise"}, {"kind": "pairwise", "read": "logprobs", "max_calls": 100}, SINGLE], ids=str
+    "of", [{"kind": "setwise", "read": "logprobs"}, {"kind": "pairwise", "read": "logprobs", "max_calls": 100}, SINGLE], ids=str
 )
 def test_the_stated_cost_holds_for_the_first_places_too(of: dict[str, Any]) -> None:
     """What measures a prior stops at the places wanted, as the ranking itself does, and is refused no sooner."""
@@ -397,6 +357,9 @@ def test_a_form_that_cannot_be_asked_of_content_free_items_is_said() -> None:
     [
         ({"of": {"kind": "likelihood"}}, "strategy.of"),
         ({"of": {"kind": "self-consistency", "of": {"kind": "likelihood"}}}, "strategy.of"),
+        ({"of": {"kind": "listwise"}}, "strategy.of"),
+        ({"of": {"kind": "setwise"}}, "strategy.of"),
+        ({"of": {"kind": "self-consistency", "of": {"kind": "top-down"}}}, "strategy.of"),
         ({"of": {"kind": "calibrated", "of": SINGLE}}, "strategy.of"),
         ({"of": {"kind": "self-consistency", "of": {"kind": "calibrated", "of": SINGLE}}}, "strategy.of"),
         ({"of": SINGLE, "weight": 1.5}, "strategy.weight"),
@@ -405,7 +368,7 @@ def test_a_form_that_cannot_be_asked_of_content_free_items_is_said() -> None:
     ],
 )
 def test_what_cannot_be_calibrated_is_refused(section: dict[str, Any], field: str) -> None:
-    """Likelihoods have a calibration of their own, one calibration is enough, and wrong values are named."""
+    """Likelihoods have a calibration of their own, texts tell no prior, one calibration is enough; wrong values are named."""
     with pytest.raises(ConfigError, match=field):
         build_strategy({"kind": "calibrated", **section})
 

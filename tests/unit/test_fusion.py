@@ -158,6 +158,25 @@ def test_items_left_out_of_an_answer_are_no_better_than_the_last_in_it() -> None
     assert parts["c"] == parts["b"] < parts["a"]
 
 
+def test_places_that_the_model_was_not_asked_to_order_share_one_score() -> None:
+    """Behind `depth` the model's part is the mean of the linear scores of those places, and the prefilter orders them."""
+    before = replace(ranking(*((name, None, True) for name in "abcde")), depth=2)
+    after = Fusion({"llm": 1, "prefilter": 0.01}).apply(before, {"prefilter": [0.5, 0.5, 0.1, 0.2, 0.9]})
+    assert after.item_ids == ["a", "b", "e", "d", "c"]
+    parts = {item.id: item.parts["llm"] for item in after.items}
+    deviation = math.sqrt((4 + 1 + 3) / 5)  # of 5, 4, 2, 2, 2, whose mean is 3
+    assert parts == pytest.approx({"a": 2 / deviation, "b": 1 / deviation, **dict.fromkeys("cde", -1 / deviation)})
+    assert after.depth is None  # the places are not the model's any more
+
+
+def test_items_behind_the_depth_count_by_the_models_scores_if_it_gave_any() -> None:
+    """Scores (of an aggregate, say) tell more than places do."""
+    before = ranking(("a", 3.0, True), ("b", 2.0, True), ("c", 1.0, True))
+    fusion = Fusion({"llm": 1, "prefilter": 1})
+    tied = {"prefilter": [0.0] * 3}
+    assert fusion.apply(replace(before, depth=1), tied).items == fusion.apply(before, tied).items
+
+
 def test_of_items_whose_window_could_not_be_read_nothing_is_known() -> None:
     """They kept their places, ahead of ranked ones: the model's part is 0 for them, and they do not fall behind its last."""
     before = ranking(("a", None, False), ("b", None, False), ("c", None, True), ("d", None, True), ("e", None, True))

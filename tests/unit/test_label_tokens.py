@@ -33,6 +33,12 @@ def test_digits_are_labels() -> None:
     assert [spelling.label_of(token) for token in ("0", " 1", "10", "100", "01")] == ["0", "1", "10", None, None]
 
 
+def test_a_server_is_asked_about_words_in_any_case() -> None:
+    """Lower, capitalised and upper, each with and without a space before it; of a letter, itself alone."""
+    asked = {text for text, _ in LabelSpelling(("yes", "No", "A")).texts()}
+    assert asked == {before + word for before in ("", " ") for word in ("yes", "Yes", "YES", "no", "No", "NO", "A")}
+
+
 LABELS = st.lists(st.text("ABab1Yes", min_size=1, max_size=3), min_size=1, max_size=6, unique=True)
 
 

@@ -82,6 +82,16 @@ def test_equal_scores_stay_in_the_order_given() -> None:
     assert finish(likelihood(), scored(-2.0, -1.0, -2.0)).item_ids == ["2", "1", "3"]
 
 
+@pytest.mark.parametrize("prior", [scored(math.nan), scored(-math.inf), Completion(scores=())])
+def test_a_correction_that_is_no_number_is_left_out_for_the_whole_list(prior: Completion) -> None:
+    """A text whose unconditional likelihood is not known is not ranked last for it: nobody is corrected, and this is said."""
+    ranking = finish(likelihood(pmi_weight=1.0), scored(-1.0, -2.0, -3.0), scored(-0.5), prior, scored(-9.0))
+    assert ranking.item_ids == ["1", "2", "3"]
+    assert [each.score for each in ranking.items] == [-1.0, -2.0, -3.0]
+    assert (ranking.status, ranking.filled, ranking.error) == ("repaired", (), None)
+    assert ranking.repairs == ("the unconditional likelihood is not taken off: the backend gave none for 1 of 3 candidates",)
+
+
 @pytest.mark.parametrize("broken", [math.nan, -math.inf])
 def test_a_score_that_is_no_number_is_not_ranked(broken: float) -> None:
     """A candidate without a finite score follows the others and is named."""

@@ -87,6 +87,8 @@ SPECS = [
     Spec({"kind": "top-down", "window": 6, "read": "logprobs"}, most=60),
     Spec({"kind": "likelihood"}),
     Spec({"kind": "likelihood", "pmi_weight": 0.5, "normalize": "none"}),
+    Spec({"kind": "query-likelihood"}),
+    Spec({"kind": "query-likelihood", "normalize": "none"}),
     Spec({"kind": "pointwise"}),
     Spec({"kind": "pointwise", "method": "graded"}),
     Spec({"kind": "pairwise", "method": "allpairs"}, most=25),
@@ -106,8 +108,6 @@ SPECS = [
     Spec(calibrated({"kind": "pointwise"})),
     Spec(calibrated({"kind": "setwise", "read": "logprobs", "max_calls": None}), most=60),
     Spec(calibrated({"kind": "tourrank", "read": "logprobs"}), tournaments(20), most=60),
-    # The places that a text puts items of one kind at say nothing here: the oracle copies the order shown.
-    Spec(calibrated({"kind": "listwise"}, weight=0.0)),
     Spec(of(calibrated(TOKENS)), windows(20, 10), most=20),
     Spec(calibrated(of(TOKENS)), windows(20, 10), most=20),
 ]
@@ -129,7 +129,8 @@ def built(spec: Spec, *, plain: bool = False) -> BuiltStrategy:
 
 def request(count: int, top_k: int | None = None) -> ResolvedRequest:
     history = tuple(Event(Item(f"{ID}h{number}", f"Old film {number}")) for number in range(3))
-    return ResolvedRequest(history, tuple(Item(f"{ID}{number}", f"Film {number:03d}") for number in range(count)), top_k=top_k)
+    items = tuple(Item(f"{ID}{number}", f"Film {number:03d}") for number in range(count))
+    return ResolvedRequest(history, items, query="something tense", top_k=top_k)
 
 
 def shuffled(ids: list[str], seed: int) -> list[str]:
@@ -168,6 +169,34 @@ def test_the_true_order_comes_out(spec: Spec, data: st.DataObject) -> None:
     calls = strategy.calls(len(truth), top_k)
     assert calls.least <= len(ranking.trace) <= calls.most
     assert [exchange.prompt for exchange in ranking.trace] == oracle.prompts
+
+
+@pytest.mark.parametrize(
+    ("section", "places"),
+    [
+        ({"kind": "setwise"}, 3),
+        ({"kind": "setwise", "method": "bubblesort", "k": 30}, None),
+        ({"kind": "pairwise"}, 3),
+        ({"kind": "pairwise", "method": "allpairs"}, None),
+        ({"kind": "top-down"}, 3),
+        ({"kind": "top-down", "window": 26}, None),
+        ({"kind": "single-token"}, None),
+        (calibrated({"kind": "setwise", "read": "logprobs"}), 3),
+        (of({"kind": "single-token"}), None),
+        (of({"kind": "setwise"}), 3),
+        (of(of({"kind": "setwise"})), 3),
+    ],
+    ids=str,
+)
+def test_a_ranking_tells_how_many_places_were_asked_for(section: Mapping[str, Any], places: int | None) -> None:
+    """Sorts that stop at the places wanted say so, through all wrappers; one question about all of them orders all."""
+    truth = shuffled([f"{ID}{number}" for number in range(22)], seed=1)
+    ranking = advance(strategy_kinds.build_strategy(section).flow(request(22, top_k=3), WIDE), Oracle(truth))
+    assert isinstance(ranking, Ranking)
+    assert ranking.depth == places
+    if places is not None:
+        behind = [item for item in request(22).candidates if item.id in ranking.item_ids[places:]]
+        assert ranking.item_ids == truth[:places] + [item.id for item in behind]
 
 
 @CHOOSE
@@ -233,7 +262,7 @@ async def test_every_driver_gives_the_same_ranking(spec: Spec, errs: float) -> N
     """One at a time, side by side, or step by step with answers that are known: the Ranking is the same."""
     truth = shuffled([f"{ID}{number}" for number in range(9)], seed=2)
     resolved = request(9)
-    asked = RankRequest(resolved.history, resolved.candidates, top_k=9)
+    asked = RankRequest(resolved.history, resolved.candidates, resolved.query, top_k=9)
 
     def oracle() -> Oracle:
         return Oracle(truth, errs, faults=MILD, seed=3)
@@ -242,7 +271,7 @@ async def test_every_driver_gives_the_same_ranking(spec: Spec, errs: float) -> N
         return Ranker(oracle().backend(), built(spec), limits=Limits(max_attempts=1), on_error="fallback")
 
     async with ranker() as one, ranker() as many:
-        alone = await one.arank(asked.history, asked.candidates, top_k=9)
+        alone = await one.arank(asked.history, asked.candidates, query=asked.query, top_k=9)
         beside = [ranking async for ranking in many.arank_many([asked] * 3)]
         stepped = advance(one.flow(asked, WIDE), oracle())
     assert isinstance(stepped, Ranking)
@@ -254,10 +283,10 @@ def test_synchronous_callers_get_the_same_ranking() -> None:
     """`rank` and `rank_many` give what `advance` gives, for a strategy of many steps."""
     truth = shuffled([f"{ID}{number}" for number in range(15)], seed=4)
     resolved = request(15)
-    asked = RankRequest(resolved.history, resolved.candidates)
+    asked = RankRequest(resolved.history, resolved.candidates, resolved.query)
     strategy = strategy_kinds.build_strategy({"kind": "setwise"})
     with Ranker(Oracle(truth).backend(), strategy) as ranker:
-        alone = ranker.rank(asked.history, asked.candidates)
+        alone = ranker.rank(asked.history, asked.candidates, query=asked.query)
         beside = list(ranker.rank_many([asked, replace(asked, user_id="u")]))
         stepped = advance(ranker.flow(asked, WIDE), Oracle(truth))
     assert isinstance(stepped, Ranking)

@@ -172,7 +172,7 @@ def test_a_label_that_the_server_did_not_report_is_the_less_likely_one() -> None
     ranking = run(pairwise(method="allpairs", read="logprobs", decide="probability"), request(3, 2), answer)
     assert [(ranked.id, ranked.score) for ranked in ranking.items] == [("0", 2.0), ("1", 1.0), ("2", 0.0)]
     assert ranking.status == "repaired"
-    assert "no log-probability for 1 of 2 labels" in ranking.notes[0]
+    assert (ranking.repairs, ranking.notes) == (("no log-probability came for 1 of 2 labels",), ())
 
 
 def test_scores_are_what_was_won() -> None:
@@ -188,15 +188,25 @@ def test_scores_are_what_was_won() -> None:
 
 @pytest.mark.parametrize("decide", ["vote", "probability"])
 def test_one_order_without_an_answer_makes_a_tie(decide: str) -> None:
-    """A single order would bring back the leaning to a place; the ranking is partial and names the error."""
+    """A single order would bring back the leaning to a place; a pair without both answers judges neither candidate."""
 
     def answer(prompt: Prompt) -> Completion | BackendError:
         return ContentFilterError("refused") if prompt.item_ids == ("1", "0") else by_probability(prompt)
 
     ranking = run(pairwise(method="allpairs", read="logprobs", decide=decide), request(2), answer)
-    assert [ranked.score for ranked in ranking.items] == [0.5, 0.5]
-    assert (ranking.status, ranking.filled) == ("partial", ())
+    assert [ranked.score for ranked in ranking.items] == [None, None]
+    assert (ranking.status, ranking.filled) == ("fallback", ("0", "1"))
     assert isinstance(ranking.error, ContentFilterError)
+    more = run(pairwise(method="allpairs", read="logprobs", decide=decide), request(3), answer)
+    assert (more.status, more.filled) == ("partial", ())  # both have met the third in both orders
+
+
+def test_an_order_that_cannot_be_read_judges_nobody() -> None:
+    """An unreadable answer counts as none: the tie stands for no verdict, and the status says so."""
+    ranking = run(
+        pairwise(), request(2), lambda prompt: Completion("Neither.") if prompt.item_ids == ("1", "0") else by_text(prompt)
+    )
+    assert (ranking.status, ranking.filled, ranking.item_ids) == ("fallback", ("0", "1"), ["0", "1"])
 
 
 @settings(max_examples=25, deadline=None)
@@ -282,3 +292,22 @@ def test_needs_and_templates() -> None:
     ranking = run(strategy, request(2), by_probability)
     assert ranking.fingerprint == writer().fingerprint
     assert {(each.prompt.max_tokens, each.prompt.seed, each.prompt.label_logprobs) for each in ranking.trace} == {(1, 7, True)}
+
+
+@pytest.mark.parametrize(("method", "pairs"), [("allpairs", 6), ("heapsort", None)])
+def test_pairs_that_the_model_contradicts_are_told(method: str, pairs: int | None) -> None:
+    """A model that always names the first one decides nothing, and the ranking says so; one that is sure says nothing."""
+    ranking = run(pairwise(method=method), request(4, 3), lambda prompt: Completion("A"))
+    (note,) = ranking.notes
+    told, of, *_ = (int(word) for word in note.split() if word.isdigit())
+    assert told == of == (pairs or of) > 0
+    assert note == f"{told} of {of} pairs were contradicted by their other order and count as ties"
+    assert run(pairwise(method=method), request(4, 3), by_text).notes == ()
+
+
+@pytest.mark.parametrize(("method", "named"), [("heapsort", True), ("allpairs", False)])
+def test_too_many_calls_are_mended_by_what_the_strategy_has(method: str, named: bool) -> None:
+    """Fewer places make a sort shorter; all pairs stay all pairs, whatever `strategy.k` says."""
+    with pytest.raises(RequestError) as error:
+        pairwise(method=method, max_calls=1).calls(9)
+    assert ("strategy.k" in str(error.value)) is named

@@ -25,6 +25,7 @@ from llmrank.errors import (
 )
 from llmrank.sections import make
 from llmrank.strategies.calls import Calls
+from llmrank.strategies.listwise import SingleToken
 from llmrank.strategies.pointwise import Pointwise, PointwiseOptions, read_word
 from llmrank.strategy_kinds import build_strategy
 from llmrank.types import Completion, Event, Item, Message, Prompt, Ranking, ResolvedRequest
@@ -112,8 +113,17 @@ def test_grades_count_by_their_place() -> None:
     assert scores(rank(strategy, answers)) == [2.0, 1.0, 0.0]
 
 
+def test_two_grades_are_no_yes_and_no() -> None:
+    """The higher of two grades stands second and counts 1, where Yes stands first."""
+    strategy = pointwise(method="graded", choices=("bad", "good"))
+    answers = [Completion(label_logprobs={"bad": math.log(share), "good": math.log(1 - share)}) for share in (0.9, 0.2, 0.5)]
+    ranking = rank(strategy, answers)
+    assert ranking.item_ids == ["2", "3", "1"]
+    assert scores(ranking) == pytest.approx([0.8, 0.5, 0.1])
+
+
 def test_a_word_without_a_reported_probability_counts_as_improbable() -> None:
-    """Servers report the likeliest tokens alone. A note names the word, and the status tells that something was missing."""
+    """Servers report the likeliest tokens alone. A repair names the word, and the status tells that something was missing."""
     answers = [
         Completion(label_logprobs={"0": math.log(0.5), "4": math.log(0.5)}),
         probabilities(0.1, 0.1, 0.1, 0.5, 0.2),
@@ -123,7 +133,7 @@ def test_a_word_without_a_reported_probability_counts_as_improbable() -> None:
     assert ranking.item_ids == ["2", "1", "3"]
     assert ranking.items[1].score == pytest.approx(2.0)
     assert ranking.status == "repaired"
-    assert [note.split()[-5] for note in ranking.notes] == ["1,", "2,", "3,"]
+    assert [repair.split()[-5] for repair in ranking.repairs] == ["1,", "2,", "3,"]
 
 
 def test_a_word_of_several_tokens_is_told() -> None:
@@ -132,8 +142,8 @@ def test_a_word_of_several_tokens_is_told() -> None:
     answers = [Completion("No", label_logprobs={"No": -0.1}, notes=(note,))] * 3
     ranking = rank(pointwise(choices=("Absolutely", "No")), answers)
     assert (ranking.status, ranking.item_ids) == ("repaired", ["1", "2", "3"])
-    assert note in ranking.notes
-    assert any("Absolutely" in each for each in ranking.notes if each != note)
+    assert ranking.notes == (note,)
+    assert ranking.repairs == ("where the server reports no log-probability for Absolutely, it counts as 0",)
 
 
 def test_without_probabilities_the_word_that_was_written_counts() -> None:
@@ -151,6 +161,7 @@ def test_an_answer_that_cannot_be_read_is_no_verdict() -> None:
     assert scores(ranking) == [0.0, None, None]
     assert [each.ranked_by for each in ranking.items] == ["model", "fallback", "fallback"]
     assert any("cut off at 1 tokens" in note for note in ranking.notes)
+    assert "the answer begins with none of the words Yes, No" in ranking.repairs
     nothing = rank(pointwise(), [Completion("Hm")] * 3)
     assert (nothing.status, nothing.item_ids) == ("fallback", ["1", "2", "3"])
 
@@ -160,10 +171,11 @@ def test_an_answer_that_cannot_be_read_is_no_verdict() -> None:
     [
         ("Yes", 0), (" yes.", 0), ("**NO**", 1), ("No, but yes", 1), ('"Yes"', 0), ("(no)", 1), ("Yes\nNo", 0),
         ("", None), (None, None), ("   ", None), ("I say yes", None), ("Yes/No", None), ("Yesterday", None), ("- Yes", None),
+        ("<think>Yes? No.</think>\nYes", 0), ("It may be, no.\n</think>\n\nNo", 1), ("<think>Yes", None),
     ],
 )  # fmt: skip
 def test_only_the_first_word_of_an_answer_is_read(text: str | None, place: int | None) -> None:
-    """Case and the punctuation around it make no difference; a word somewhere in a sentence is no verdict."""
+    """Case and the punctuation around it make no difference; a word in a sentence, or in reasoning, is no verdict."""
     assert read_word(text, ("Yes", "No")) == place
 
 
@@ -338,7 +350,7 @@ def test_a_template_that_asks_something_else_is_refused(template: str, answer: A
 @pytest.mark.parametrize("method", ["yes-no", "graded"])
 def test_its_templates_are_for_no_other_strategy(method: str) -> None:
     """Where nobody says which words may be answered, they refuse to be a prompt, and name the strategy that does."""
-    strategy = build_strategy({"kind": "single-token"}, {"template": f"pointwise/{method}"})
+    strategy = SingleToken(PromptWriter(PromptOptions(f"pointwise/{method}", answer="label")))
     with pytest.raises(TemplateError, match="use this template with the strategy pointwise"):
         next(strategy.flow(ResolvedRequest(HISTORY, ITEMS), WIDE))
 
@@ -359,3 +371,21 @@ def test_the_words_are_part_of_the_answer_caches_key() -> None:
     prompt, *_ = next(pointwise().flow(ResolvedRequest(HISTORY, ITEMS), WIDE))
     assert cache_key(prompt, {}) != cache_key(replace(prompt, labels=("yes", "no")), {})
     assert cache_key(prompt, {}) == cache_key(replace(prompt, item_ids=("2",)), {})
+
+
+@pytest.mark.parametrize(("method", "template"), [("graded", "pointwise/yes-no"), ("yes-no", "pointwise/graded")])
+def test_the_template_of_the_other_method_is_refused(method: str, template: str) -> None:
+    """With its words taken the other way round, the order would be turned over and nothing would say so."""
+    choices = ("No", "Yes") if method == "graded" else None
+    with pytest.raises(ConfigError, match=f"use pointwise/{method}") as error:
+        pointwise(template, method=method, choices=choices)
+    assert error.value.field == "prompt.template"
+
+
+def test_a_written_word_is_not_compared_with_probabilities() -> None:
+    """It would count as certain and stand above all that were measured; where others were, it is no readable answer."""
+    ranking = rank(pointwise(), [probabilities(0.4, 0.6), Completion("Yes"), probabilities(0.9, 0.1)])
+    assert ranking.item_ids == ["3", "1", "2"]
+    assert (ranking.status, ranking.filled) == ("partial", ("2",))
+    assert ranking.items[2].score is None
+    assert ranking.repairs == ("no log-probabilities came; a written word cannot be compared with what others have",)

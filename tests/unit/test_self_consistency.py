@@ -57,7 +57,7 @@ def test_a_perfect_model_stays_perfect(count: int, shuffles: int, aggregate: str
     strategy = consistent(shuffles=shuffles, aggregate=aggregate)
     ranking = ask(strategy, items, by_id)
     assert ranking.item_ids == sorted(item.id for item in items)
-    assert (ranking.status, ranking.strategy, ranking.model) == ("ok", "self-consistency(listwise)", "m")
+    assert (ranking.status, ranking.strategy, ranking.model) == ("ok", "self-consistency(listwise)", "m" if count > 1 else "")
     assert strategy.calls(count).least <= len(ranking.trace) <= strategy.calls(count).most
     scores = [each.score for each in ranking.items]
     assert None not in scores
@@ -75,8 +75,12 @@ def test_the_shuffles_are_asked_side_by_side() -> None:
     assert strategy.calls(20).least == strategy.calls(20).most == 4
 
 
-def test_the_order_in_which_the_candidates_came_is_no_part_of_the_question() -> None:
-    """Other orders of the same candidates give the same prompts; another seed gives others."""
+def test_the_shuffles_follow_from_the_order_given() -> None:
+    """A request has the same shuffles every time; another order of its candidates or another seed gives others.
+
+    So a study of positions, which gives a candidate at several places, asks something else each time. Nor does the place that
+    a candidate is given say at which places the shuffles show it.
+    """
 
     def prompts(items: Sequence[Item], seed: int = 0) -> list[Prompt]:
         flow = consistent(seed=seed).flow(ResolvedRequest(HISTORY, items), BUDGET)
@@ -85,7 +89,12 @@ def test_the_order_in_which_the_candidates_came_is_no_part_of_the_question() -> 
         return step
 
     items = catalogue(10)
-    assert prompts(items) == prompts(items[::-1])
+    assert prompts(items) == prompts(items)
+    turned = items[::-1]
+    assert {prompt.item_ids for prompt in prompts(items)}.isdisjoint(prompt.item_ids for prompt in prompts(turned))
+    renamed = {one.id: other.id for one, other in zip(items, turned, strict=True)}
+    moved = [tuple(renamed[item_id] for item_id in prompt.item_ids) for prompt in prompts(items)]
+    assert moved != [prompt.item_ids for prompt in prompts(turned)]
     assert prompts(items) != prompts(items, seed=1)
 
 
@@ -105,6 +114,32 @@ def test_equal_items_stand_in_the_order_given() -> None:
         return Completion(f"[{first[1]}] > [{second[1]}]")
 
     assert ask(consistent(shuffles=2), items, both_ways).item_ids == ["001", "000"]
+
+
+def test_nested_shuffles_are_all_different() -> None:
+    """Around itself it asks about as many orders as both numbers of shuffles give."""
+    section = {"kind": "self-consistency", "shuffles": 3, "of": {"kind": "listwise"}}
+    ranking = ask(build_strategy({**section, "of": section}), catalogue(10), by_id)
+    assert len({exchange.prompt.item_ids for exchange in ranking.trace}) == len(ranking.trace) == 9
+
+
+@pytest.mark.parametrize("aggregate", ["borda", "rrf", "kemeny"])
+def test_places_that_no_question_was_asked_for_have_no_vote(aggregate: str) -> None:
+    """Of a sort that stops after two places, two count; what is in none of those follows in the order given, and is level.
+
+    One shuffle has a mean of places that would put the others in its own order.
+    """
+
+    def best(prompt: Prompt) -> Completion:
+        return Completion(min(zip(prompt.item_ids, prompt.labels, strict=True))[1])
+
+    items = catalogue(12)[::-1]
+    ranking = ask(consistent("setwise", shuffles=3, aggregate=aggregate), items, best, top_k=2)
+    assert ranking.item_ids == ["000", "001", *(item.id for item in items[:10])]
+    assert (ranking.status, ranking.filled, ranking.depth) == ("ok", (), 2)
+    assert len({each.score for each in ranking.items}) == 3
+    first, second, third = (each.score or 0.0 for each in ranking.items[:3])
+    assert first > second > third
 
 
 def failing(numbers: Sequence[int], error: Completion | BackendError) -> Answer:
@@ -131,7 +166,7 @@ def failing(numbers: Sequence[int], error: Completion | BackendError) -> Answer:
 def test_shuffles_without_an_order_do_not_count(
     numbers: tuple[int, ...], fault: Completion | BackendError, status: str, error: str | None, counted: str
 ) -> None:
-    """The others make the order; the status, the error and a note tell; without any, the order given stays."""
+    """Those that have all answers make the order; the status, the error and a note tell; without any, the order given stays."""
     items = catalogue(4)[::-1]
     ranking = ask(consistent(shuffles=3), items, failing(numbers, fault))
     assert (ranking.status, ranking.error and str(ranking.error)) == (status, error)
@@ -141,6 +176,20 @@ def test_shuffles_without_an_order_do_not_count(
     else:
         assert ranking.item_ids == list(ranking.filled) == ["003", "002", "001", "000"]
         assert {(each.score, each.ranked_by) for each in ranking.items} == {(None, "fallback")}
+
+
+@pytest.mark.parametrize("aggregate", ["borda", "rrf", "kemeny"])
+def test_an_order_that_lacks_an_answer_has_no_vote(aggregate: str) -> None:
+    """The best of a window that failed are not the worst of the list: that shuffle does not count, unless all are such."""
+    strategy = consistent(shuffles=3, aggregate=aggregate, inner={"window": 6, "step": 3})
+    items = catalogue(12)
+    first = ask(strategy, items, failing((5,), BadRequestError("no")))  # the second window of the last shuffle
+    assert first.item_ids[:3] == ["000", "001", "002"]
+    assert (first.status, str(first.error), first.filled) == ("partial", "no", ())
+    assert "2 of 3 shuffles count; the others lack readable answers" in first.notes
+    every = ask(strategy, items, failing((3, 4, 5), BadRequestError("no")))
+    assert every.status == "partial"
+    assert not any("shuffles count" in note for note in every.notes)
 
 
 def test_what_one_answer_leaves_out_another_ranks() -> None:
@@ -205,3 +254,34 @@ def test_it_is_built_from_objects_too() -> None:
     """Without options there are five shuffles."""
     strategy = SelfConsistency(build_strategy({"kind": "listwise"}), SelfConsistencyOptions())
     assert len(ask(strategy, catalogue(3), by_id).trace) == 5
+
+
+def test_the_constant_of_reciprocal_ranks_is_the_options() -> None:
+    """With `rrf_k` 0 the first of one shuffle has 1 / 1 and the second 1 / 2; left out, it is 60."""
+    for strategy, k in (
+        (consistent(aggregate="rrf", shuffles=1, rrf_k=0), 0),
+        (consistent(aggregate="rrf", shuffles=1), 60),
+    ):
+        ranking = ask(strategy, catalogue(3), by_id)
+        assert [item.score for item in ranking.items] == pytest.approx([1 / (k + rank) for rank in (1, 2, 3)])
+
+
+def test_stability_tells_how_much_the_orders_agree() -> None:
+    """1 for a model that ranks by the items; near 0 for one that looks at places alone; None without two orders."""
+    items = catalogue(12)
+    assert ask(consistent(shuffles=4), items, by_id).stability == 1.0
+    by_place = ask(consistent(shuffles=30), items, as_shown).stability
+    assert by_place is not None
+    assert abs(by_place) < 0.1
+    assert ask(consistent(shuffles=1), items, by_id).stability is None
+
+
+def test_stability_leaves_out_what_follows_the_first_places() -> None:
+    """Behind the places that were asked for an order is the shuffle's own, which would speak against a steady model."""
+    steady = consistent("setwise", shuffles=4)
+    assert ask(steady, catalogue(12), first_by_id, top_k=3).stability == 1.0
+
+
+def first_by_id(prompt: Prompt) -> Completion:
+    """The label of the candidate with the lowest id."""
+    return Completion(min(zip(prompt.item_ids, prompt.labels, strict=True))[1], model="m")

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmrank.driver import advance
-from llmrank.errors import ConfigError, RequestError
+from llmrank.errors import BackendError, BadRequestError, ConfigError, RequestError
 from llmrank.strategies.calls import Calls
 from llmrank.strategies.lists import TextLists
 from llmrank.strategies.tourrank import TourRank, TourRankOptions
-from llmrank.types import Item, Ranking, ResolvedRequest
+from llmrank.types import Completion, Item, Prompt, Ranking, ResolvedRequest
 from llmrank.writer import PromptOptions
 from tests.unit.oracle import WIDE, Oracle, PlainWriter
 
@@ -67,8 +67,23 @@ def test_groups_are_seeded_and_shuffled() -> None:
     assert any(prompt.item_ids != tuple(sorted(prompt.item_ids, key=ids(20).index)) for prompt in first)
     again = next(tourrank(group=5).flow(request(20), WIDE))
     assert [prompt.item_ids for prompt in again] == [prompt.item_ids for prompt in first]
-    other = next(tourrank(group=5, seed=1).flow(request(20), WIDE))
+    other = next(tourrank(group=5, shuffle_seed=1).flow(request(20), WIDE))
     assert [prompt.item_ids for prompt in other] != [prompt.item_ids for prompt in first]
+
+
+def test_a_backends_seed_shuffles_nothing() -> None:
+    """`seed` goes to the backend alone, `shuffle_seed` to the shuffles alone."""
+    first, other = (next(tourrank(seed=seed).flow(request(20), WIDE)) for seed in (None, 1))
+    assert [prompt.item_ids for prompt in other] == [prompt.item_ids for prompt in first]
+    assert ([prompt.seed for prompt in first], [prompt.seed for prompt in other]) == ([None], [1])
+    assert next(tourrank(shuffle_seed=1).flow(request(20), WIDE))[0].seed is None
+
+
+def test_tournaments_are_shuffled_each_on_its_own() -> None:
+    """The same group stands in another order in each tournament, or their points would say the same twice."""
+    first, second, third = (prompt.item_ids for prompt in next(tourrank(rounds=3).flow(request(20), WIDE)))
+    assert set(first) == set(second) == set(third)
+    assert len({first, second, third}) == 3
 
 
 @given(count=st.integers(1, 100), group=st.integers(2, 26), rounds=st.integers(1, 3))
@@ -89,6 +104,21 @@ def test_a_silent_group_keeps_the_order_given() -> None:
     ranking = run(tourrank(), 20, Oracle(ids(20)[::-1], 1.0, faults=("unreadable",)))
     assert ranking.status == "fallback"
     assert ranking.item_ids == ids(20)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_tournament_takes_nothing_from_the_answers_of_others(seed: int) -> None:
+    """Where the same list was answered in one tournament and not in another, only the one has points from it."""
+    oracle = Oracle(["c1", "c0"])
+
+    def answer(prompt: Prompt) -> Completion | BackendError:
+        return BadRequestError("no") if len(oracle.prompts) >= 3 else oracle(prompt)
+
+    ranking = advance(tourrank(rounds=8, shuffle_seed=seed).flow(request(2), WIDE), answer)
+    assert isinstance(ranking, Ranking)
+    # The five that got no answer sent on c0, the first of the order given, however their list was shuffled.
+    assert {item.id: item.score for item in ranking.items} == {"c0": 5.0, "c1": 3.0}
+    assert ranking.status == "partial"
 
 
 def test_a_server_that_is_down_is_not_asked_again() -> None:

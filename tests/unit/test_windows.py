@@ -8,15 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmrank.budget import Budget, EstimateCounter
 from llmrank.driver import advance
-from llmrank.errors import BadRequestError, ConfigError, ContextLengthError, RequestError, ServerError
+from llmrank.errors import BadRequestError, BudgetError, ConfigError, ContextLengthError, RequestError, ServerError
 from llmrank.strategies.calls import Calls
 from llmrank.strategies.listwise import Listwise, ListwiseOptions, SingleToken, SingleTokenOptions
 from llmrank.strategies.shrink import Flowing, TooLong
 from llmrank.strategies.tally import Tally
 from llmrank.strategies.together import together
-from llmrank.types import Completion, Cut, Item, Message, Prompt, Ranking, ResolvedRequest
-from llmrank.writer import PromptOptions, Written
+from llmrank.strategy_kinds import build_strategy
+from llmrank.types import Completion, Cut, Event, Item, Message, Prompt, Ranking, ResolvedRequest
+from llmrank.writer import PromptOptions, PromptWriter, Written
 from tests.unit.oracle import WIDE, Oracle, PlainWriter
 
 
@@ -106,7 +108,19 @@ def test_the_tally_tells_the_status(judged: list[str], errors: list[BadRequestEr
     ranking = tally.ranking([Item("a", "A"), Item("b", "B")], strategy="s", fingerprint="f")
     assert ranking.status == status
     assert ranking.filled == tuple(item_id for item_id in ("a", "b") if item_id not in judged)
-    assert tally.read == {("a", "b"): frozenset(judged)}
+
+
+def test_the_tally_keeps_what_answers_named() -> None:
+    """Names that no candidate has are kept, once each; an answer that names no model does not blot out one that did."""
+    tally = Tally()
+    tally.count(written("a", "b"), ["a"], model="m", invented=["[X]", "[Y]"])
+    tally.count(written("b", "a"), ["b"], model="", invented=["[X]"])
+    ranking = tally.ranking([Item("a", "A"), Item("b", "B")], strategy="s", fingerprint="f")
+    assert (ranking.model, ranking.invented) == ("m", ("[X]", "[Y]"))
+    late = Tally()
+    late.count(written("a"), ["a"], model="")
+    late.count(written("a"), ["a"], model="m")
+    assert late.model == "m"
 
 
 def test_only_errors_are_an_error() -> None:
@@ -161,6 +175,20 @@ def test_one_token_gives_scores_of_one_list_only() -> None:
     assert all(item.score is None for item in run(single_token(), 21, Oracle(ids(21))).items)
 
 
+def test_one_token_leaves_room_for_what_is_thought_before_it() -> None:
+    """Fewer candidates are shown where `max_tokens` takes the room of the others, and no prompt is too long for the window."""
+    narrow = Budget(600, EstimateCounter())
+    most = []
+    for max_tokens in (1, 250):
+        writer = PromptWriter(PromptOptions(template="single-token/sequential", answer="label"))
+        strategy = SingleToken(writer, SingleTokenOptions(max_tokens=max_tokens))
+        ranking = advance(strategy.flow(request(20), narrow), Oracle(ids(20)[::-1]))
+        assert isinstance(ranking, Ranking)
+        assert (ranking.status, ranking.item_ids[0]) == ("ok", "c19")
+        most.append(max(len(exchange.prompt.item_ids) for exchange in ranking.trace))
+    assert most[0] == 20 > most[1]
+
+
 def test_labels_that_are_not_reported_come_last() -> None:
     """A server that reports some of the labels leaves the others behind them, in the order given, and named."""
     ranking = run(single_token(), 6, Oracle(ids(6)[::-1], 1.0, faults=("partial",)))
@@ -176,3 +204,34 @@ def test_bad_windows_are_refused() -> None:
         SingleTokenOptions(window=None)
     with pytest.raises(RequestError, match=r"strategy\.max_windows"):
         single_token(window=4, max_windows=5).calls(100)
+
+
+@pytest.mark.parametrize("strategy", [listwise(), listwise(window=5, passes=3), single_token()])
+def test_one_candidate_costs_nothing(strategy: Listwise | SingleToken) -> None:
+    """There is one order of one candidate, so that nothing is asked."""
+    assert strategy.calls(1) == Calls(0, 0)
+    ranking = run(strategy, 1, Oracle(ids(1)))
+    assert (ranking.status, ranking.item_ids, ranking.trace) == ("ok", ids(1), ())
+
+
+@given(
+    kind=st.sampled_from(["listwise", "single-token", "setwise", "pairwise", "tourrank", "top-down"]),
+    window=st.integers(350, 1500),
+    order=st.permutations(range(12)),
+)
+@settings(max_examples=60, deadline=None)
+def test_what_fits_is_told_before_anything_is_paid_for(kind: str, window: int, order: list[int]) -> None:
+    """A short text may take more tokens than a long one: what shows the costliest ones fits, or nothing is asked at all."""
+    titles = [
+        title.format(number) for number in range(4) for title in ("A long English title " * 12 + "{}", "電影" * 6 + "{}", "{}")
+    ]
+    asked = ResolvedRequest((Event(Item("h", "Seen")),), tuple(Item(f"c{place}", titles[place]) for place in order))
+    oracle = Oracle(ids(12))
+    try:
+        ranking = advance(build_strategy({"kind": kind}).flow(asked, Budget(window, EstimateCounter())), oracle)
+    except BudgetError:
+        assert not oracle.prompts
+        assert window < 540  # two candidates, cut short, fit from there on
+    else:
+        assert isinstance(ranking, Ranking)
+        assert ranking.status == "ok"
