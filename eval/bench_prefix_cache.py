@@ -1,9 +1,9 @@
 """A vLLM server's address goes in; what the order of a prompt's parts does to its prefix cache, and so to seconds, comes out.
 
-Asks the same questions ("which of these two films next?") of the same users twice: with what they share first (the
-instruction, then the history, then the two films), as llmrank's templates lay prompts out, and with the two films first. Each
-round has users of its own, so that no round finds what another one left; the two layouts take turns. Prints the hit rate
-that the server reports, seconds a question, and the ratio.
+Asks pairwise questions (``pairwise/next``) of the same kind of users twice: with what a user's questions share first, as
+llmrank's templates lay prompts out, and with the two candidates moved before the history. Each round has users of its own, so
+that no round finds what another one left; the two layouts take turns. Prints the hit rate that the server reports, seconds a
+question, and the ratio.
 
 Run: ``python eval/bench_prefix_cache.py --url http://127.0.0.1:8000 --users 4 --pairs 8``
 """
@@ -17,52 +17,53 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 from llmrank.backends._vllm_metrics import PrefixCache
 from llmrank.backends.vllm import VLLMBackend, VLLMOptions
-from llmrank.types import Message, Prompt
+from llmrank.budget import Budget, EstimateCounter
+from llmrank.types import Event, Item, Message, Prompt, ResolvedRequest
+from llmrank.writer import PromptOptions, PromptWriter
 
-Layout: TypeAlias = Callable[[Sequence[str], Sequence[str]], str]
+Layout: TypeAlias = Callable[[tuple[Message, ...]], tuple[Message, ...]]
 
-INSTRUCTION = "You know films well. Judge which of two films a viewer would rather watch next, from what they watched before."
 HISTORY = 40
 CONCURRENCY = 8
+WRITER = PromptWriter(PromptOptions("pairwise/next", history=HISTORY, answer="label", variables={"domain": "movies"}))
+WIDE = Budget(1_000_000, EstimateCounter())
 
 
-def shared_first(history: Sequence[str], pair: Sequence[str]) -> str:
-    """The instruction, the history, the two films."""
-    return "\n\n".join((INSTRUCTION, "\n".join(history), films(pair)))
+def shared_first(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """As the template has it: the instruction, the history, the question, and the candidates as the last paragraph."""
+    return messages
 
 
-def candidates_first(history: Sequence[str], pair: Sequence[str]) -> str:
-    """The same words, the two films first."""
-    return "\n\n".join((films(pair), INSTRUCTION, "\n".join(history)))
+def candidates_first(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The same paragraphs, the candidates before the history."""
+    *before, user = messages
+    others, blank, candidates = user.content.rpartition("\n\n")
+    return (*before, replace(user, content=candidates + blank + others))
 
 
 LAYOUTS: dict[str, Layout] = {"candidates first": candidates_first, "shared first": shared_first}
-
-
-def films(pair: Sequence[str]) -> str:
-    """The two films under their labels."""
-    return f"[A] {pair[0]}\n[B] {pair[1]}\nAnswer with A or B."
 
 
 def prompts(layout: Layout, users: int, pairs: int, seed: int) -> list[Prompt]:
     """Questions, all of one user after the other; another seed gives other users."""
     draw = random.Random(seed)  # noqa: S311  # titles, no secrets
 
-    def film() -> str:
-        road = draw.choice(("lost", "red", "long", "last"))
-        return f"Film {draw.randrange(10**6)} of the {road} road ({draw.randrange(1930, 2024)})"
+    def film() -> Item:
+        number, road = draw.randrange(10**6), draw.choice(("lost", "red", "long", "last"))
+        return Item(str(number), f"Film {number} of the {road} road ({draw.randrange(1930, 2024)})")
 
     asked = []
     for _ in range(users):
-        history = [film() for _ in range(HISTORY)]
+        request = ResolvedRequest(tuple(Event(film()) for _ in range(HISTORY)), ())
         for _ in range(pairs):
-            text = layout(history, (film(), film()))
-            messages = (Message("user", text),)
-            asked.append(Prompt(messages, labels=("A", "B"), answer="label", max_tokens=1, label_logprobs=True))
+            written = WRITER.write(request, (film(), film()), WIDE, reserve=1)
+            messages = layout(written.messages)
+            asked.append(Prompt(messages, labels=written.labels, answer="label", max_tokens=1, label_logprobs=True))
     return asked
 
 

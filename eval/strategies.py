@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,29 +34,23 @@ UNREAD = ("partial", "fallback", "error")
 
 def main() -> None:
     """Prints the tables."""
-    parser = argparse.ArgumentParser(description="One Markdown table for each protocol among the runs.")
+    parser = argparse.ArgumentParser(description="A Markdown table for each run.")
     parser.add_argument("runs", nargs="+", type=Path, help="folders of `llmrank eval run`")
-    runs = [json.loads((folder / "summary.json").read_text(encoding="utf-8")) for folder in parser.parse_args().runs]
-    by_protocol: dict[str, list[Mapping[str, Any]]] = {}
-    for run in runs:
-        by_protocol.setdefault(run["protocol"], []).append(run)
-    print("\n\n".join(table(protocol, found) for protocol, found in by_protocol.items()))
+    tables = []
+    for folder in parser.parse_args().runs:
+        run = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        tables.append(f"## {folder.name}\n\n{table(run)}")
+    print("\n\n".join(tables))
 
 
-def table(protocol: str, runs: Sequence[Mapping[str, Any]]) -> str:
-    """One table: a row a ranker, in the order of the runs; means over users in percent, costs a user."""
-    lines = [protocol + ".", ""]
+def table(run: Mapping[str, Any]) -> str:
+    """A row a ranker: means over users in percent, costs a user."""
+    lines = [run["protocol"] + ".", ""]
     lines += ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    chance = runs[0].get("chance") or {}
-    if chance:
+    if chance := run.get("chance"):
         cells = ["*chance*", "", *(percent(chance.get(name)) for name in MEASURES), *[""] * 8]
         lines.append("| " + " | ".join(cells) + " |")
-    seen: set[str] = set()
-    for run in runs:
-        for name, found in run["rankers"].items():
-            if name not in seen:
-                seen.add(name)
-                lines.append("| " + " | ".join(row(name, found)) + " |")
+    lines += ["| " + " | ".join(row(name, found)) + " |" for name, found in run["rankers"].items() if found["cases"]]
     return "\n".join(lines)
 
 

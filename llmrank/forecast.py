@@ -12,13 +12,14 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from llmrank.assets import WEIGHTS
 from llmrank.backends.cache import CachedBackend
+from llmrank.backends.local import LocalOptions
 from llmrank.budget import DEFAULT_WINDOW, Budget, tiktoken_counter
 from llmrank.driver import advance
 from llmrank.errors import InputError, RequestError
@@ -39,7 +40,7 @@ FREE_TOKENS = 150
 """What an answer in free words (an earlier step of a template) is assumed to take: a short paragraph."""
 
 LOCAL_READS, LOCAL_WRITES = 100, 60
-"""Tokens a second of the embedded model on 2 busy cores, in round numbers; `eval/bench_local.py` measures them anew."""
+"""Tokens a second of the default embedded model on 2 busy cores, in round numbers; `eval/bench_local.py` measures them anew."""
 
 SURE = 4.0
 """How much more likely, in natural logarithms, the most liked item is than the least liked one."""
@@ -58,9 +59,9 @@ class Forecast:
         usd: US dollars; None if the model's price is not known.
         seconds: How long it takes; None where only the server could tell.
         assumptions: What was assumed, a sentence each.
-        calls_least, calls_most: The bounds of `calls` that the strategy states, whatever the model answers; None where it
-            states none, where one prompt takes several calls of this backend, or where the window was too small for the
-            questions as they were planned.
+        calls_least, calls_most: The bounds of `calls` that the strategy states, whatever the model answers, for requests like
+            those looked at; None where it states none, where one prompt takes several calls of this backend, or where the
+            window was too small for the questions as they were planned.
         rounds: How many steps a ranking takes, one after the other, on average: what is asked in one step is asked at once.
         requests: How many requests the numbers are for.
         sampled: How many of them were looked at.
@@ -198,7 +199,7 @@ def forecast(
         try:
             request = _shortlist(ranker, resolve(each, ranker.catalog))
             advance(_in_rounds(ranker.asked(request, budget), tally.begin_round), tally.answer)
-            spent.bounds = _bounds(ranker.strategy, request)
+            spent.bounds = _bounds(ranker.strategy, ranker.request_asked(request))
         except InputError as error:
             if strict:
                 raise
@@ -309,27 +310,19 @@ class _Tally:
             "completion_tokens": [each.completion_tokens for each in self.spent],
         }
         sums = {name: total * statistics.fmean(row) for name, row in rows.items()}
-        shared = {prompt: cost for each in self.spent for prompt, cost in each.shared.items()}
-        different = self._different(len(shared), total, pool)
-        if shared:
-            for name in sums:
-                sums[name] += different * statistics.fmean(getattr(cost, name) for cost in shared.values())
+        different = 0.0
+        for kind in ("score", "generate"):
+            costs = [{prompt: cost for prompt, cost in each.shared.items() if prompt.kind == kind} for each in self.spent]
+            # Texts that are scored alone are one an item; chats that all requests share show none.
+            number = _different(costs, total, pool if kind == "score" else None)
+            shared = {prompt: cost for each in costs for prompt, cost in each.items()}
+            for cost in shared.values():
+                for name in sums:
+                    sums[name] += number * getattr(cost, name) / len(shared)
+            different += number
         usage = Usage(round(sums["prompt_tokens"]), round(sums["completion_tokens"]), calls=round(sums["calls"]))
         saved = total * statistics.fmean(len(each.shared) for each in self.spent) - different
         return usage, {name: _standard_error(row, total) for name, row in rows.items()}, saved
-
-    def _different(self, seen: int, total: int, pool: int | None) -> float:
-        """How many different prompts are the same for all requests, where `seen` came up in the sample.
-
-        Where every request has the same ones, there are no more. Else they are taken for one an item (the likelihoods of titles
-        without a history): of `pool` items, of which a request shows k, n requests show pool * (1 - (1 - k / pool)**n)
-        different ones if each is as likely to be shown.
-        """
-        most = max(len(each.shared) for each in self.spent)
-        if total <= len(self.spent) or (seen == most and len(self.spent) > 1):
-            return float(seen)
-        each = statistics.fmean(len(each.shared) for each in self.spent)
-        return total * each if pool is None else pool * (1 - (1 - min(pool, each) / pool) ** total)
 
     def bounds(self, total: int, saved: float) -> tuple[int | None, int | None]:
         """The fewest and the most calls of `total` requests, `saved` of which need not be made; None if they are not known."""
@@ -343,7 +336,7 @@ class _Tally:
         if not found:
             return 0, 0
         least, most = ([getattr(each, name) for each in found] for name in ("least", "most"))
-        return round(total * statistics.fmean(least) - saved), round(total * statistics.fmean(most) - saved)
+        return max(0, round(total * statistics.fmean(least) - saved)), round(total * statistics.fmean(most) - saved)
 
     def rounds(self) -> float:
         """The mean number of steps of a request that can be ranked."""
@@ -356,6 +349,37 @@ _WRITTEN: Mapping[str, Callable[[Sequence[str]], str]] = {
     "json": lambda labels: json.dumps({"ranking": list(labels)}),
 }
 """How all labels are written in each form of answer."""
+
+
+def _different(sample: Sequence[Collection[Prompt]], total: int, pool: int | None) -> float:
+    """How many different prompts `total` requests share.
+
+    Where all requests looked at have the same ones, there are no more. If the prompts are one for each of `pool` items, of
+    which a request shows k, n requests show pool * (1 - (1 - k / pool)**n) different ones if each is as likely to be shown.
+    Else, how many were not seen is estimated from those that one and that two of the requests have (Chao 1987, "Estimating the
+    population size for capture-recapture data with unequal catchability"; bias-corrected), and how many of these are to come
+    from how many requests are (Colwell et al. 2012, "Models and estimators linking individual-based and sample-based
+    rarefaction, extrapolation and comparison of assemblages").
+
+    Args:
+        sample: The shared prompts of each request looked at.
+        total: How many requests there are.
+        pool: How many prompts there can be; None if that is not known.
+    """
+    looked = len(sample)
+    times = Counter(prompt for each in sample for prompt in each)
+    mean = statistics.fmean(map(len, sample))
+    if total <= looked or (looked > 1 and len(times) == max(map(len, sample))):
+        return float(len(times))
+    if pool:
+        return pool * (1 - (1 - min(pool, mean) / pool) ** total)
+    if looked == 1:
+        return total * mean
+    seen = Counter(times.values())
+    once, twice = seen[1], seen[2]
+    unseen = (looked - 1) / looked * once * (once - 1) / (2 * (twice + 1))
+    to_come = unseen and 1 - (1 - once / (looked * unseen + once)) ** (total - looked)
+    return len(times) + unseen * to_come
 
 
 def _liking(prompt: Prompt, options: Sequence[str]) -> list[float]:
@@ -443,7 +467,7 @@ def _configured_window(backend: Backend) -> int | None:
 
 
 def _seconds(backend: Backend, usage: Usage) -> float | None:
-    if backend.kind != "local" or backend.model not in WEIGHTS:
+    if backend.kind != "local" or backend.model != LocalOptions().model:  # another model has another speed
         return None
     return usage.prompt_tokens / LOCAL_READS + usage.completion_tokens / LOCAL_WRITES
 
@@ -464,8 +488,10 @@ def _assumptions(ranker: Ranker, budget: Budget, counter: TokenCounter, tally: _
         found.append(f"an answer in free words takes {FREE_TOKENS} tokens")
     if tally.generates and kind in ("vllm", "vllm-inprocess"):
         found.append("an answer takes one call; a long list that is constrained may take several")
-    if any(each.shared for each in tally.spent):
-        found.append("what is the same for every request is asked once for all users, and all items are as likely to be shown")
+    shared = {prompt.kind for each in tally.spent for prompt in each.shared}
+    if shared:
+        likely = ", and all items are as likely to be shown" if "score" in shared and ranker.catalog is not None else ""
+        found.append(f"what is the same for every request is asked once for all users{likely}")
     found.append(
         "this is what will be spent, with the answer cache; the report counts each case as if ranked alone, which may be more"
         if isinstance(ranker.backend, CachedBackend)
@@ -485,8 +511,9 @@ def _standard_error(values: Sequence[float], total: int) -> float:
 
 
 def money(usd: float) -> str:
-    """US dollars for people: to the cent from one dollar on, to two significant digits below."""
-    return f"{usd:,.2f}" if usd >= 1 or not usd else f"{usd:.2g}"
+    """US dollars for people: to the cent, or to two significant digits where these are finer."""
+    short = f"{usd:.2g}"
+    return f"{usd:,.2f}" if usd >= 1 or float(short) == round(usd, 2) else short
 
 
 def _plain(number: float) -> str:

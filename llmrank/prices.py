@@ -130,11 +130,6 @@ class Prices:
         price = self.find(model)
         return None if price is None else price.usd(usage, batch=batch)
 
-    def for_backend(self, kind: str, model: str, usage: Usage | Mapping[str, Any], *, batch: bool = False) -> float | None:
-        """`usd` for a model at a backend of this kind (see `at_backend`): 0 where nobody sends a bill."""
-        price = self.at_backend(kind, model)
-        return None if price is None else price.usd(usage, batch=batch)
-
 
 def _tokens(usage: Usage | Mapping[str, Any]) -> tuple[int, int, int]:
     """Prompt tokens, those of them that were cached, answer tokens."""

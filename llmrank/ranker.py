@@ -320,9 +320,11 @@ class Ranker:
             request: What to rank.
             budget: The window and the token counter that the prompts are written for.
         """
-        # What the fusion may bring to the first places has to have been ranked, too.
-        whole = self.fusion is not None and bool(self.fusion.needs)
-        return self.strategy.flow(replace(request, top_k=None) if whole else request, budget)
+        return self.strategy.flow(self.request_asked(request), budget)
+
+    def request_asked(self, request: ResolvedRequest) -> ResolvedRequest:
+        """The request as the strategy gets it: what the fusion may bring to the first places has to be ranked, too."""
+        return replace(request, top_k=None) if self.fusion is not None and self.fusion.needs else request
 
     def _select(self, request: ResolvedRequest) -> tuple[Selection | None, BackendError | None]:
         """What the prefilter lets through, if there is one; with the error, the order given, if its server does not answer."""

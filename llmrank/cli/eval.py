@@ -82,13 +82,17 @@ def positions(
         list[str] | None, typer.Option("--ranker", "-r", help="One of the suite's; may be given again; left out: all.")
     ] = None,
     at: Annotated[
-        str, typer.Option("--at", help="The places of what is relevant, from 1, with commas between.")
-    ] = "1,6,11,16,20",
+        str | None,
+        typer.Option("--at", help="The places of what is relevant: 1,6,11; left out: five, spread over the shortest list."),
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Only the first so many cases that are fit.")] = 50,
     k: Annotated[int, typer.Option("--k", min=1, help="Of NDCG@k.")] = 10,
     retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Ask again for the cases that failed.")] = False,
 ) -> None:
-    """Rank each case with its relevant candidate at several places: does the place decide? Exit status 1 if rankings failed."""
+    """Rank each case with its relevant candidate at several places: does the place decide?
+
+    The folder's positions.md and positions.json hold what was asked last. Exit status 1 if rankings failed.
+    """
     from rich.console import Console
     from rich.text import Text
 
@@ -100,7 +104,7 @@ def positions(
         suite,
         out,
         rankers=ranker,
-        at=_places(at),
+        at=None if at is None else _places(at),
         limit=limit,
         k=k,
         retry_errors=retry_errors,

@@ -80,7 +80,8 @@ def rank(
         for field, value in (("--out", out), ("--show-prompt", show_prompt)):
             if value:
                 fix = "leave it out; > FILE keeps what is printed" if field == "--out" else "leave it out"
-                raise RequestError("a dry run ranks nothing", field=field, value=str(value), fix=fix)
+                named = None if value is True else str(value)
+                raise RequestError("a dry run ranks nothing", field=field, value=named, fix=fix)
         request = RankRequest(_ids(history), None if candidates is None else _ids(candidates), query, top_k=top_k)
         forecast_rank(config, items, request if cases is None else cases, top_k, table, as_json=as_json)
         return
@@ -107,10 +108,11 @@ def rank(
         cache = PrefixCacheWatch(ranker)
         ranking = ranker.rank(request.history, request.candidates, query, top_k)
         bill = _bill(ranker, ranking.usage, table)
+        order = "the order given" if ranker.prefilter is None else "prefilter order"
     if as_json:
         sys.stdout.write(json_line(ranking_record(ranking), sys.stdout.encoding))
     else:
-        _print(ranking, show_prompt, bill)
+        _print(ranking, show_prompt, bill, order)
     cache.tell()
     raise typer.Exit(1 if ranking.status == "error" else 0)
 
@@ -194,7 +196,7 @@ def _took(usage: Usage) -> str:
     )
 
 
-def _print(ranking: Ranking, show_prompt: bool, bill: str) -> None:
+def _print(ranking: Ranking, show_prompt: bool, bill: str, order: str) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -217,6 +219,7 @@ def _print(ranking: Ranking, show_prompt: bool, bill: str) -> None:
     lines = [
         f"status {ranking.status}; {ranking.strategy} with {ranking.model}; prompt {ranking.fingerprint}",
         f"{_took(usage)}; {usage.seconds:.1f} s{bill}",
+        *([] if ranking.stability is None else [f"stability {ranking.stability:.2f} (Kendall tau between shuffles)"]),
         *(f"repaired: {repair}" for repair in ranking.repairs),
         *(f"note: {note}" for note in ranking.notes),
     ]
@@ -231,7 +234,7 @@ def _print(ranking: Ranking, show_prompt: bool, bill: str) -> None:
     if ranking.cut.seen or ranking.cut.prefiltered:
         lines.append(f"left out: {len(ranking.cut.seen)} seen, {ranking.cut.prefiltered} by the prefilter")
     if ranking.filled:
-        lines.append(f"* not ranked by the model, in prefilter order: {', '.join(ranking.filled[:10])}")
+        lines.append(f"* not ranked by the model, in {order}: {', '.join(ranking.filled[:10])}")
     if ranking.error is not None:
         lines.append(f"error: {ranking.error}")
     for line in lines:

@@ -23,6 +23,8 @@ def ranking_record(ranking: Ranking) -> dict[str, Any]:
         ],
         "repairs": list(ranking.repairs),
         "filled": list(ranking.filled),
+        "depth": ranking.depth,
+        "stability": ranking.stability,
         "invented": list(ranking.invented),
         "cut": {
             "history": ranking.cut.history,

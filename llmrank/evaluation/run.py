@@ -104,9 +104,17 @@ def finish(folder: RunFolder, *, report: bool = True) -> dict[str, Any]:
     """Measures what is there, and writes the summary and, if wanted, the report.
 
     Raises:
-        DatasetError: there is no run in the folder; one is at work there, or the folder cannot be written.
+        DatasetError: there is no run in the folder, or nothing but a position study; a run is at work there, or the folder
+            cannot be written.
     """
-    _ = folder.manifest  # or a folder that is mistyped would be made
+    ranked = any(next(folder.results(name), None) for name in folder.ranker_names)  # the manifest first, or a folder that
+    if not ranked and (folder.path / "positions.md").exists():  # is mistyped would be made
+        raise DatasetError(
+            "holds a position study and no rankings of a run",
+            field="run",
+            value=str(folder.path),
+            fix="see positions.md there, or run its suite: llmrank eval run SUITE --out DIR",
+        )
     with locked(folder.path):
         return _finish(folder, report=report)
 

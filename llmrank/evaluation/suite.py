@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -220,7 +220,3 @@ def _located(path: str | None, field_name: str, folder: Path) -> str | None:
         return found
 
     return str(folder / Path(_VARIABLE.sub(value, path)).expanduser())
-
-
-SUITE_KEYS = tuple(each.name for each in fields(Suite))
-"""The top-level keys of a suite file."""

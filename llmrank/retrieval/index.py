@@ -110,37 +110,6 @@ class ExactIndex:
         best = top_k(scores, k)
         return Hits(best, scores[best])
 
-    def search_many(self, queries: Vectors, k: int) -> Hits:
-        """The same for several queries at once; each block of the matrix is read once for all of them.
-
-        Beside the answer it takes about 64 MiB, or 8 KiB a query if that is more, whatever the number of vectors.
-
-        Args:
-            queries: Shape (q, d), of any length each.
-            k: How many for each query, at most.
-
-        Returns:
-            Hits of shape (q, min(k, n)).
-        """
-        units, count = normalise(queries), len(self)
-        step = max(1024, BLOCK_BYTES // (4 * max(1, len(units), self.dimension)))
-        positions = np.zeros((len(units), 0), dtype=np.int64)
-        best = np.zeros((len(units), 0), dtype=np.float32)
-        for start in range(0, count if len(units) else 0, step):
-            stop = min(start + step, count)
-            block = self._vectors[start:stop] if self._rows is None else self._vectors[self._rows[start:stop]]
-            # Those found so far stand first and have the lower positions: ties between blocks fall as within one.
-            held = best.shape[1]
-            scores = np.concatenate([best, units @ block.T], axis=1)
-            chosen = np.stack([top_k(row, k) for row in scores])
-            best = np.take_along_axis(scores, chosen, axis=1)
-            # The columns after the `held` first ones are positions `start` and following.
-            columns = np.concatenate([positions, np.zeros((len(units), 1), dtype=np.int64)], axis=1)
-            positions = np.where(
-                chosen < held, np.take_along_axis(columns, np.minimum(chosen, held), axis=1), chosen - held + start
-            )
-        return Hits(positions, best)
-
     def _at(self, positions: Sequence[int] | Rows) -> Rows:
         wanted = np.asarray(positions, dtype=np.int64)
         return wanted if self._rows is None else self._rows[wanted]

@@ -16,7 +16,7 @@ from llmrank.scale.batch.engine import batch_rank
 from llmrank.scale.batch.options import BatchOptions
 from llmrank.strategies.listwise import Listwise
 from llmrank.writer import PromptOptions, PromptWriter
-from tests.integration.vllm_server import ENVIRONMENT, SERVED_AS, WINDOW
+from tests.tools.serve_vllm import ENVIRONMENT, SERVED_AS, WINDOW
 
 pytestmark = pytest.mark.vllm
 

@@ -14,7 +14,8 @@ import pytest
 
 from llmrank.backends.vllm import VLLMBackend, VLLMOptions
 from tests.integration.vllm_prompts import LIKELY, ask_to_rank
-from tests.integration.vllm_server import ENVIRONMENT, WINDOW, VLLMServer
+from tests.integration.vllm_server import VLLMServer
+from tests.tools.serve_vllm import ENVIRONMENT, WINDOW
 
 pytestmark = pytest.mark.vllm
 

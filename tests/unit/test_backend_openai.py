@@ -223,7 +223,7 @@ async def test_labels_beyond_the_alternatives_that_a_server_reports_are_told(cou
         await backend.aclose()
     assert answer.label_logprobs is not None
     assert set(answer.label_logprobs) == set(letters[:19])
-    told = "no log-probability for 5 of 24 labels: the server reports only 20 alternatives a token"
+    told = "the server reports only 20 alternatives a token, for 24 labels"
     assert answer.notes == (told,) * notes
 
 
@@ -231,6 +231,39 @@ def test_label_logprobs_pass_over_tokens_that_spell_nothing() -> None:
     """The label of an answer that starts with a line break and a bracket is at the third token."""
     content = [_alternatives(("\n", -0.1)), _alternatives(("[", -0.1)), _alternatives(("B", -0.5), ("A", -1.0))]
     assert label_logprobs({"logprobs": {"content": content}}, ("A", "B")) == {"A": -1.0, "B": -0.5}
+
+
+THOUGHT = [_alternatives((token, -0.1), ("A", -9.0)) for token in ("<think>", "A", "? no", ".</", "think", ">", "\n\n")]
+
+
+def test_label_logprobs_begin_after_inline_thinking() -> None:
+    """What stands in the text up to the last closing tag is no answer, however the tag is cut into tokens."""
+    content = [*THOUGHT, _alternatives(("B", -0.1), ("A", -3.0))]
+    assert label_logprobs({"logprobs": {"content": content}}, ("A", "B")) == {"A": -3.0, "B": -0.1}
+    assert label_logprobs({"logprobs": {"content": content[1:]}}, ("A", "B")) == {"A": -3.0, "B": -0.1}  # the prompt opened it
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+async def test_thinking_without_an_end_has_no_label_logprobs(tokens: int) -> None:
+    """A model that was cut off while it thought ranks nothing by the noise of its first token; a note says why."""
+    with picky(answer=Reply(completion("<think>", logprobs={"content": THOUGHT[:tokens]}))) as server:
+        backend = backend_at(server.url)
+        answer = await backend.generate(Prompt(messages=PROMPT.messages, labels=("A", "B"), label_logprobs=True))
+        await backend.aclose()
+    assert answer.label_logprobs is None
+    assert answer.notes == ("the model began to think and came to no end, so its labels have no log-probability",)
+
+
+@pytest.mark.parametrize(("second", "notes"), [(math.log(0.006), 0), (math.log(0.004), 1)])
+async def test_labels_next_to_no_probability_are_told(second: float, notes: int) -> None:
+    """Where all labels together hold less than 1 %, the model was about to say something else."""
+    shown = _alternatives(("The", -0.01), ("A", math.log(0.005)), ("B", second))
+    with picky(answer=Reply(completion("The", logprobs={"content": [shown]}))) as server:
+        backend = backend_at(server.url)
+        answer = await backend.generate(Prompt(messages=PROMPT.messages, labels=("A", "B"), label_logprobs=True))
+        await backend.aclose()
+    assert answer.label_logprobs == pytest.approx({"A": math.log(0.005), "B": second})
+    assert answer.notes == ("the labels hold less than 1 % of the probability of the answer's first token",) * notes
 
 
 def test_label_logprobs_count_a_sampled_token_that_is_not_among_the_alternatives() -> None:

@@ -32,6 +32,8 @@ CASES = [
 def backwards(prompt: Prompt) -> str | BackendError:
     if "9" in prompt.item_ids:
         return ContentFilterError("refused")
+    if "7" in prompt.item_ids:
+        return "[A]"
     return " > ".join(f"[{label}]" for label, _ in sorted(shown(prompt).items(), key=lambda pair: pair[1], reverse=True))
 
 
@@ -45,7 +47,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     backend = RecordingBackend(ScriptedBackend(backwards), "answers.jsonl")
     with Ranker(backend, Listwise(PromptWriter(PromptOptions())), catalog=Catalog.load("items.jsonl")) as ranker:
         requests = [RankRequest(["1"], ["2", "3", "4"]), RankRequest(["1", "2"], ["5", "6"]), RankRequest(["1"], ["8", "9"])]
-        assert [ranking.status for ranking in ranker.rank_many(requests)] == ["ok", "ok", "error"]
+        requests.append(RankRequest(["1"], ["5", "6", "7"]))
+        assert [ranking.status for ranking in ranker.rank_many(requests)] == ["ok", "ok", "error", "partial"]
     return tmp_path
 
 
@@ -121,6 +124,8 @@ def test_a_ranking_is_a_table(folder: Path, capsys: pytest.CaptureFixture[str], 
     _, out, _ = run("rank -c ranker.yaml --items items.jsonl --history 1 --candidates 2,3,4 --show-prompt", capsys, monkeypatch)
     assert "[A] Film 2" in out
     assert "[C] > [B] > [A]" in out
+    _, out, _ = run("rank -c ranker.yaml --items items.jsonl --history 1 --candidates 5,6,7", capsys, monkeypatch)
+    assert "* not ranked by the model, in the order given: 6, 7" in out  # there is no prefilter
 
 
 def test_json_is_one_object(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

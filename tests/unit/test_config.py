@@ -87,6 +87,8 @@ def test_a_catalogue_may_be_named(tmp_path: Path) -> None:
         ({"backend": OPENAI, "strategy": {"kind": "listwise", "windw": 4}}, "did you mean 'window'"),
         ({"backend": OPENAI, "strategy": {"kind": "listwise", "window": 1}}, r"strategy\.window"),
         ({"backend": OPENAI, "strategy": {"kind": "listwize"}}, "did you mean 'listwise'"),
+        ({"backend": OPENAI, "strategy": {"kind": "pointwise", "choices": [True, False]}}, r"choices\.0: .*put them in quotes"),
+        ({"backend": OPENAI, "prompt": {"template": 5}}, r"prompt\.template: .*YAML reads yes, no and numbers"),
         ({"backend": OPENAI, "limits": {"max_attempt": 1}}, "did you mean 'max_attempts'"),
         ({"backend": OPENAI, "limits": {"max_attempts": 0}}, r"limits\.max_attempts"),
         ({"backend": OPENAI, "limits": {"on_error": "ignore"}}, r"limits\.on_error"),

@@ -35,6 +35,7 @@ from llmrank.strategies.likelihood import Likelihood, LikelihoodOptions
 from llmrank.strategies.listwise import Listwise, ListwiseOptions, SingleTokenOptions
 from llmrank.strategies.pairwise import PairwiseOptions
 from llmrank.strategies.pointwise import PointwiseOptions
+from llmrank.strategies.query_likelihood import QueryLikelihoodOptions
 from llmrank.strategies.self_consistency import SelfConsistencyOptions
 from llmrank.strategies.setwise import SetwiseOptions
 from llmrank.strategies.top_down import TopDownOptions
@@ -69,6 +70,7 @@ SECTIONS: Mapping[str, tuple[type | None, Mapping[str, object]]] = {
     "strategy: {kind: tourrank}": (TourRankOptions, {}),
     "strategy: {kind: top-down}": (TopDownOptions, {}),
     "strategy: {kind: likelihood}": (LikelihoodOptions, {}),
+    "strategy: {kind: query-likelihood}": (QueryLikelihoodOptions, {}),
     "strategy: {kind: pointwise}": (PointwiseOptions, {}),
     "strategy: {kind: pairwise}": (PairwiseOptions, {}),
     "strategy: {kind: setwise}": (SetwiseOptions, {}),

@@ -11,6 +11,7 @@ import pytest
 
 from llmrank import cli
 from llmrank.evaluation.cases import read_requests
+from llmrank.forecast import money
 from tests.unit.small_suite import KEY, KEY_ENV, USD, server, write_data
 
 HOSTED = "backend: {kind: openai, model: picky-1, context_window: 4000}\n"
@@ -113,7 +114,7 @@ def test_shards_are_forecast_too(capsys: pytest.CaptureFixture[str], monkeypatch
         ("--cases cases.jsonl --out x.jsonl", "--out: a dry run ranks nothing"),
         ("--cases cases.jsonl --out x --engine local", "--engine: "),
         ("--cases cases.jsonl --retry-errors", "--retry-errors: "),
-        ("--candidates i2,i3 --show-prompt", "--show-prompt: a dry run ranks nothing"),
+        ("--candidates i2,i3 --show-prompt", "--show-prompt: a dry run ranks nothing; leave it out"),
         ("--candidates i2,nothing", "candidates[1]: not in the catalogue"),
         ("--cases empty.jsonl", "--cases"),
         ("--cases empty", "holds no Parquet file"),
@@ -151,9 +152,9 @@ def test_a_run_says_what_it_cost(capsys: pytest.CaptureFixture[str], monkeypatch
         status, out, _ = run("-c real.yaml --history i1 --candidates i2,i3,i4 --prices prices.json", capsys, monkeypatch)
         assert status == 0
         assert "1 calls, 0 cached; 110 prompt + 20 answer tokens" in out
-        assert f"; {USD:.2g} USD" in out
+        assert f"; {money(USD)} USD" in out
         status, _, err = run("-c real.yaml --cases cases.jsonl --prices prices.json", capsys, monkeypatch)
         assert status == 0
-        assert f"12 calls, 0 cached; 1,320 prompt + 240 answer tokens; {12 * USD:.2g} USD" in err
+        assert f"12 calls, 0 cached; 1,320 prompt + 240 answer tokens; {money(12 * USD)} USD" in err
         _, out, _ = run("-c real.yaml --history i1 --candidates i2,i3,i4", capsys, monkeypatch)
         assert "USD" not in out

@@ -16,7 +16,8 @@ from llmrank.catalog import Catalog
 from llmrank.errors import UnknownItemError
 from llmrank.evaluation.cases import Case
 from llmrank.evaluation.measures.detectable import DetectableEffect
-from llmrank.forecast import FREE_TOKENS, SAMPLE, Forecast, forecast
+from llmrank.forecast import FREE_TOKENS, SAMPLE, Forecast, forecast, money
+from llmrank.fusion import Fusion
 from llmrank.prices import VARIABLE, Prices
 from llmrank.protocols import ModelInfo
 from llmrank.ranker import Ranker
@@ -230,15 +231,65 @@ def test_texts_that_are_scored_alone_are_asked_once_for_all_users(tmp_path: Path
     assert any(each.startswith(said) for each in found.assumptions)
 
 
+class NoEmbedder:
+    """Refuses to embed."""
+
+    model, dimension = "none", 4
+
+    def embed(self, texts: Sequence[str]) -> Any:
+        raise AssertionError("the forecast embedded something")
+
+
+@pytest.mark.parametrize(("shortest", "off"), [(12, 0.1), (2, 0.2)])
+def test_content_free_prompts_are_as_many_as_requests_have_shapes(shortest: int, off: float) -> None:
+    """They differ by the lengths of history and list alone: 15 shapes, of which the sample has about all, or 165, few twice.
+
+    The bounds are those of what is really asked.
+    """
+
+    class Labelling(CountingBackend):
+        def _reply(self, prompt: Prompt) -> Completion:
+            logprobs = {label: -1.0 - place for place, label in enumerate(prompt.labels)}
+            answer = Completion(prompt.labels[0], "stop", label_logprobs=logprobs)
+            return self._count(answer, EXACT.count_messages(prompt.messages), 1)
+
+    generator = random.Random(3)  # noqa: S311  # sampling, not secrets
+    ids = [item.id for item in CATALOG]
+    sizes = [(generator.randint(1, 15), generator.randint(shortest, 12)) for _ in range(400)]
+    asked = [RankRequest(generator.sample(ids, seen), generator.sample(ids, shown)) for seen, shown in sizes]
+    strategy = {"kind": "calibrated", "of": {"kind": "single-token"}}
+    with ranker(strategy, {}, Labelling(speaks=False)) as silent:
+        found = forecast(silent, asked[:SAMPLE], len(asked), Prices.load())
+    backend = Labelling()
+    with ranker(strategy, {}, backend) as running:
+        assert {ranking.status for ranking in running.rank_many(asked)} == {"ok"}
+    content_free = backend.usage.calls - len(asked)
+    assert content_free == 3 * len(set(sizes))
+    assert found.calls - len(asked) == pytest.approx(content_free, rel=off)
+    assert found.prompt_tokens == pytest.approx(backend.usage.prompt_tokens, rel=0.1)
+    assert (found.calls_least, found.calls_most) == (found.calls, found.calls)
+    assert "what is the same for every request is asked once for all users" in found.assumptions
+
+
+def test_bounds_are_those_of_what_the_fusion_asks_for() -> None:
+    """A fusion with the prefilter has all places sorted, so the bounds are those of all places, whatever the request wants."""
+    asked = [dataclasses.replace(case.request, top_k=3) for case in cases(4)]
+    strategy = {"kind": "pairwise", "method": "heapsort"}
+    prefilter = Prefilter(NoEmbedder(), PrefilterOptions(keep=20), CATALOG.items)
+    fusion = Fusion({"llm": 1.0, "prefilter": 1.0})
+    with ranker(strategy, {}, CountingBackend(speaks=False), prefilter=prefilter, fusion=fusion) as silent:
+        fused = forecast(silent, asked, 4, Prices.load())
+    with ranker(strategy, {}, CountingBackend(speaks=False)) as silent:
+        plain = forecast(silent, [dataclasses.replace(each, top_k=None) for each in asked], 4, Prices.load())
+        short = forecast(silent, asked, 4, Prices.load())
+    assert (fused.calls_least, fused.calls, fused.calls_most) == (plain.calls_least, plain.calls, plain.calls_most)
+    assert plain.calls_most is not None
+    assert short.calls_most is not None
+    assert short.calls_most < plain.calls_most
+
+
 def test_candidates_beyond_those_that_the_prefilter_keeps_are_not_shown() -> None:
     """Nothing is embedded, and the assumption is said; also for the whole catalogue."""
-
-    class NoEmbedder:
-        model, dimension = "none", 4
-
-        def embed(self, texts: Sequence[str]) -> Any:
-            raise AssertionError("the forecast embedded something")
-
     asked = [*cases(4, candidates=30), *(dataclasses.replace(case, candidates=None) for case in cases(4))]
     with ranker({"kind": "likelihood"}, {}, CountingBackend(speaks=False)) as silent:
         silent.prefilter = Prefilter(NoEmbedder(), PrefilterOptions(keep=7), CATALOG.items)
@@ -298,6 +349,20 @@ def test_the_embedded_model_tells_how_long_it_takes() -> None:
     assert found.usd == 0.0
     assert "10 %" in found.assumptions[0]
     assert any(line.startswith("about ") for line in found.lines())
+    with ranker(
+        {"kind": "likelihood"}, {}, CountingBackend(kind="local", model="smollm2-135m-instruct-q8", speaks=False)
+    ) as faster:
+        found = forecast(faster, requests(cases(5)), 1000, Prices.load())
+    assert found.seconds is None  # it has another speed, which was not measured
+    assert not any("tokens a second" in each for each in found.assumptions)
+
+
+@pytest.mark.parametrize(
+    ("usd", "text"), [(0, "0.00"), (0.2, "0.20"), (0.0123, "0.012"), (1.5, "1.50"), (2345.678, "2,345.68")]
+)
+def test_money_has_cents_or_two_digits(usd: float, text: str) -> None:
+    """A price list's way of writing: 0.20 rather than 0.2."""
+    assert money(usd) == text
 
 
 def test_what_cannot_be_ranked_costs_nothing_and_is_said() -> None:

@@ -16,7 +16,9 @@ import yaml
 from llmrank import cli
 from llmrank.errors import ConfigError, DatasetError, InputError, LLMRankError
 from llmrank.evaluation import evaluate, positions
-from llmrank.evaluation.measures.statistics import spread_of_means
+from llmrank.evaluation.folder import RunFolder
+from llmrank.evaluation.measures.statistics import Spread, spread_of_means
+from llmrank.evaluation.run import finish
 from llmrank.evaluation.running.session import RunOptions
 from tests.servers.picky import PickyServer, Reply, Request, completion
 from tests.unit.small_suite import KEY, KEY_ENV, labels, server, suite, write_data
@@ -99,7 +101,7 @@ def test_a_model_that_does_not_look_at_the_order_has_none(tmp_path: Path, data: 
     assert set(found.rankers) == {"random", "popularity", "model"}
     for each in found.rankers.values():
         assert len({place.ndcg.mean for place in each.places}) == 1
-        assert (each.spread.value, each.spread.low, each.spread.high, each.spread.p) == (0.0, 0.0, 0.0, 1.0)
+        assert each.spread == Spread(value=0.0, by_chance=0.0, p=1.0)
     assert set(found.forecasts) == {"model"}
     assert found.forecasts["model"].calls == 36
 
@@ -208,39 +210,80 @@ def test_the_command_prints_forecast_and_tables(
     said = capsys.readouterr()
     assert "30 calls" in said.err
     assert "NDCG@3 by the place of what is relevant: popularity" in said.out
-    assert "Spread, largest minus smallest: 100.0 [" in said.out
-    assert "p < 0.001 that the place does not matter" in said.out
+    assert "Spread, largest minus smallest: 100.0 points; by chance alone: " in said.out
+    assert "p < 0.001 for a spread at least this large if the place did not matter." in said.out
+    assert "; with fewer than 30, this is no comparison." in said.out
+    told = json.loads((tmp_path / "run" / "positions.json").read_text(encoding="utf-8"))["rankers"]["model"]["spread"]
+    assert set(told) == {"value", "by_chance", "p"}
+    assert 0 < told["by_chance"] < told["value"]
     assert run("--at", "1,x") == 2
     assert "whole numbers" in capsys.readouterr().err
 
 
 def test_the_spread_of_noise_is_not_found() -> None:
-    """Where no condition matters, p is below 0.05 in about one of 20 studies; where one does, p is small."""
+    """Where no condition matters, p is below 0.05 in about one of 20 studies, and spreads are on average what chance makes.
+
+    Where one matters, p is small and the spread far above that.
+    """
     generator = np.random.default_rng(0)
-    ps = [spread_of_means(generator.normal(size=(20, 4)), resamples=100, permutations=199, seed=seed).p for seed in range(200)]
-    assert 0.02 < np.mean(np.asarray(ps) <= 0.05) < 0.1
+    found = [spread_of_means(generator.normal(size=(20, 4)), permutations=199, seed=seed) for seed in range(200)]
+    assert 0.02 < np.mean([each.p <= 0.05 for each in found]) < 0.1
+    assert np.mean([each.by_chance for each in found]) == pytest.approx(np.mean([each.value for each in found]), rel=0.1)
+    # The expected range of four means of 20 standard normal values is 2.059 / sqrt(20).
+    assert np.mean([each.by_chance for each in found]) == pytest.approx(2.059 / math.sqrt(20), rel=0.1)
     shifted = generator.normal(size=(40, 4)) + np.asarray([0.0, 0.0, 0.0, 2.0])
-    found = spread_of_means(shifted, permutations=999)
-    assert found.p == 1 / 1000
-    assert found.low < 2.0 < found.high
-    assert found.low < found.value < found.high
+    one = spread_of_means(shifted, permutations=999)
+    assert one.p == 1 / 1000
+    assert one.by_chance < one.value / 2
 
 
 def test_users_and_not_cases_are_drawn_and_shuffled() -> None:
-    """Cases of one user are no more than one: the same ten times over leave p and interval as they were."""
+    """Cases of one user are no more than one: the same ten times over leave p and what comes by chance as they were."""
     values = np.random.default_rng(1).normal(size=(12, 3))
     once = spread_of_means(values, np.arange(12))
     tenfold = spread_of_means(np.repeat(values, 10, axis=0), np.repeat(np.arange(12), 10))
     assert tenfold.p == once.p
-    assert (tenfold.value, tenfold.low, tenfold.high) == pytest.approx((once.value, once.low, once.high))
+    assert (tenfold.value, tenfold.by_chance) == pytest.approx((once.value, once.by_chance))
 
 
 def test_a_spread_of_little_or_nothing() -> None:
-    """One user has no interval; equal columns have no spread; no case has no numbers; a gap is refused."""
-    alone = spread_of_means([[0.0, 1.0]])
-    assert (alone.value, math.isnan(alone.low)) == (1.0, True)
-    assert alone.p == 1.0  # either order has this spread
-    assert spread_of_means([[0.1, 0.1], [0.7, 0.7]]).p == 1.0
-    assert math.isnan(spread_of_means(np.empty((0, 3))).value)
+    """One user shows nothing; equal columns have no spread; no case has no numbers; a gap and no shuffle are refused."""
+    assert spread_of_means([[0.0, 1.0]]) == Spread(value=1.0, by_chance=1.0, p=1.0)  # either order has this spread
+    assert spread_of_means([[0.1, 0.1], [0.7, 0.7]]) == Spread(value=0.0, by_chance=0.0, p=1.0)
+    nothing = spread_of_means(np.empty((0, 3)))
+    assert all(math.isnan(each) for each in (nothing.value, nothing.by_chance, nothing.p))
+    with pytest.raises(ConfigError, match="at least 1"):
+        spread_of_means([[0.0, 1.0]], permutations=0)
     with pytest.raises(InputError, match="number for every case"):
         spread_of_means([[0.0, math.nan]])
+
+
+@pytest.mark.parametrize(
+    ("length", "places"), [(20, (1, 6, 11, 16, 20)), (100, (1, 26, 51, 76, 100)), (6, (1, 3, 4, 5, 6)), (3, (1, 2, 3))]
+)
+def test_places_not_named_are_spread_over_the_shortest_list(tmp_path: Path, length: int, places: tuple[int, ...]) -> None:
+    """Both ends and three between, whatever the lists' length; lists with one candidate have no places to compare."""
+    ids = [f"i{number}" for number in range(length + 3)]
+    (tmp_path / "items.jsonl").write_text("".join(f'{{"id": "{each}", "title": "{each}"}}\n' for each in ids), encoding="utf-8")
+    lists = [ids[:length], ids, ids[:1]]
+    lines = [{"user_id": f"u{row}", "history": [], "candidates": each, "relevant": ids[:1]} for row, each in enumerate(lists)]
+    (tmp_path / "cases.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    asked = {
+        "items": str(tmp_path / "items.jsonl"),
+        "cases": str(tmp_path / "cases.jsonl"),
+        "rankers": {"random": {"baseline": "random"}},
+    }
+    found = positions(asked, tmp_path / "run")
+    assert [each.place for each in found.rankers["random"].places] == list(places)
+    assert (found.cases, found.users) == (2, 2)
+
+
+def test_the_report_of_a_folder_with_nothing_but_a_study_says_where_to_look(tmp_path: Path, data: Path) -> None:
+    """Rather than to write a report of no rankings; once the suite has run in it, there is one."""
+    asked = suite(data, "http://127.0.0.1:9/v1")
+    asked["rankers"] = {name: config for name, config in asked["rankers"].items() if "baseline" in config}
+    positions(asked, tmp_path / "run", at=(1, 3))
+    with pytest.raises(DatasetError, match=r"position study.*see positions\.md"):
+        finish(RunFolder(tmp_path / "run"))
+    evaluate(asked, tmp_path / "run", RunOptions(report=False))
+    assert finish(RunFolder(tmp_path / "run"), report=False)["rankers"]

@@ -95,12 +95,12 @@ def test_backends_of_ones_own_cost_nothing_unless_a_price_is_given() -> None:
     """Local models, vLLM servers and recordings send no bill; a rented machine's price can be given by the model's name."""
     usage = Usage(prompt_tokens=10**6, completion_tokens=10**6)
     for kind in FREE_KINDS:
-        prices = Prices.load()
-        assert prices.for_backend(kind, "smol", usage) == prices.for_backend(kind, "smol", usage, batch=True) == 0.0
-    assert Prices.load().for_backend("openai", "smol", usage) is None
+        price = Prices.load().at_backend(kind, "smol")
+        assert price is not None
+        assert price.usd(usage) == price.usd(usage, batch=True) == 0.0
     assert Prices.load().at_backend("openai", "smol") is None
     rented = Prices.load({"smol": {"input": 1.0, "output": 1.0}})
-    assert rented.for_backend("vllm", "smol", usage) == pytest.approx(2.0)
+    assert rented.at_backend("vllm", "smol") == Price(1.0, 1.0)
 
 
 def test_the_packaged_table_says_when_and_where_each_price_was_read() -> None:

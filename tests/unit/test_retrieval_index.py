@@ -70,24 +70,6 @@ def test_excluded_positions_do_not_come_back(vectors: np.ndarray) -> None:
     assert index.search(vectors[3], 10, exclude=[3]).positions.tolist() == everything[1:]
 
 
-@pytest.mark.parametrize("rows", [None, "shared"])
-def test_a_batch_of_queries_in_blocks_agrees_with_one_by_one(
-    vectors: np.ndarray, rows: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However small the blocks, each query gets what it would get alone."""
-    monkeypatch.setattr(module, "BLOCK_BYTES", 1)  # 1,024 rows a block, the least
-    row_of = np.random.default_rng(5).integers(0, 3000, 4000) if rows else None
-    index = ExactIndex(vectors, row_of)
-    queries = np.random.default_rng(2).standard_normal((7, 24)).astype(np.float32)
-    batch = index.search_many(queries, 40)
-    assert batch.positions.shape == batch.scores.shape == (7, 40)
-    for at, query in enumerate(queries):
-        alone = index.search(query, 40)
-        assert batch.scores[at] == pytest.approx(alone.scores, abs=1e-6)
-        assert index.scores(query, batch.positions[at]) == pytest.approx(alone.scores, abs=1e-6)
-        assert len(set(batch.positions[at].tolist())) == 40
-
-
 def test_scores_of_some_positions_are_those_of_all(vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gathering rows block by block changes nothing, also for positions asked for twice."""
     monkeypatch.setattr(module, "BLOCK_BYTES", 4096)
@@ -103,8 +85,6 @@ def test_nothing_in_nothing_out() -> None:
     empty = ExactIndex(np.empty((0, 4), dtype=np.float32))
     one = ExactIndex(np.eye(1, 4, dtype=np.float32))
     assert empty.search(np.ones(4, dtype=np.float32), 3).positions.shape == (0,)
-    assert empty.search_many(np.ones((2, 4), dtype=np.float32), 3).positions.shape == (2, 0)
-    assert one.search_many(np.ones((0, 4), dtype=np.float32), 3).positions.shape == (0, 0)
     assert one.search(np.ones(4, dtype=np.float32), 0).scores.shape == (0,)
     assert one.scores(np.ones(4, dtype=np.float32), []).shape == (0,)
 

@@ -18,7 +18,6 @@ from llmrank.evaluation.measures.statistics import (
     bootstrap_means,
     holm,
     minimum_detectable_effect,
-    paired_difference,
     paired_differences,
     paired_sd,
     sample_size,
@@ -35,6 +34,11 @@ def stats() -> Any:
 
 def skewed(n: int, m: int, seed: int = 1) -> statistics.Floats:
     return np.random.default_rng(seed).exponential(size=(n, m))
+
+
+def paired_difference(a: Any, b: Any, clusters: Any = None, **options: Any) -> statistics.Difference:
+    """`paired_differences` of one column."""
+    return paired_differences(np.reshape(a, (-1, 1)), np.reshape(b, (-1, 1)), clusters, **options)[0]
 
 
 def test_intervals_agree_with_scipy(stats: Any) -> None:

@@ -60,6 +60,7 @@ def test_prompts_with_a_query(name: str, snapshot: SnapshotAssertion) -> None:
         "listwise/sequential",
         "pointwise/graded",
         "pointwise/yes-no",
+        "query-likelihood/item-first",
         "single-token/sequential",
     ],
 )

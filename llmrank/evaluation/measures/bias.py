@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from array import array
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, pairwise
 from statistics import median_low
@@ -19,34 +18,15 @@ import numpy as np
 from llmrank.errors import DatasetError
 from llmrank.evaluation.measures.estimate import Codes, Estimator, Values, number
 from llmrank.evaluation.measures.outcomes import FAILED, Outcome
+from llmrank.strategies.aggregate import kendall_tau as kendall_tau  # one of this module's measures, for all who read it
 
 OVERLAP_AT = 10
 """The number of first places in which two orders of one case are compared, where the primary measure names none."""
 
 
-def kendall_tau(first: Sequence[str], second: Sequence[str]) -> float:
-    """Kendall's rank correlation of two orders, over the items that both have: 1 the same, 0 unrelated, -1 reversed.
-
-    Orders have no ties, so tau-a and tau-b (Kendall 1945) are one. NaN if they share fewer than two items.
-    """
-    place = {item_id: at for at, item_id in enumerate(first)}
-    places = [place[item_id] for item_id in second if item_id in place]
-    pairs = len(places) * (len(places) - 1) // 2
-    if not pairs:
-        return math.nan
-    # Pairs in the wrong order: for each item those before it in `second` that `first` has after it.
-    wrong = 0
-    before: list[int] = []
-    for at in places:
-        found = bisect_right(before, at)
-        wrong += len(before) - found
-        before.insert(found, at)
-    return 1.0 - 2.0 * wrong / pairs
-
-
 def ranked_by_model(record: Mapping[str, Any]) -> list[str]:
-    """The ids that the model itself put in order, best first."""
-    return [item["id"] for item in record["items"] if item["ranked_by"] == "model"]
+    """The ids that the model itself put in order, best first: none behind the places that it was asked for (`depth`)."""
+    return [item["id"] for item in record["items"][: record.get("depth")] if item["ranked_by"] == "model"]
 
 
 class PositionBias:

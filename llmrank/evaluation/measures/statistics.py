@@ -84,14 +84,15 @@ class Spread:
     """How far apart the means of several columns are.
 
     Attributes:
-        value: The largest mean minus the smallest.
-        low, high: Its interval's ends; NaN with fewer than two clusters.
-        p: The p value of the permutation test; NaN without a case.
+        value: The largest mean minus the smallest; above 0 even where all columns have the same true mean.
+        by_chance: What it would be on average if the column did not matter.
+        p: The p value of the permutation test.
+
+    All are NaN without a case.
     """
 
     value: float
-    low: float
-    high: float
+    by_chance: float
     p: float
 
 
@@ -151,24 +152,6 @@ def bootstrap_means(
     return Intervals(mean, low, high, error, total.astype(np.intp), (sizes > 0).sum(axis=0))
 
 
-def paired_difference(
-    a: ArrayLike,
-    b: ArrayLike,
-    clusters: ArrayLike | None = None,
-    *,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    permutations: int = 9999,
-    seed: int = 0,
-) -> Difference:
-    """`paired_differences` of one column: a and b have the shape (n,)."""
-    left, right = (np.asarray(each, dtype=np.float64).reshape(-1, 1) for each in (a, b))
-    found = paired_differences(
-        left, right, clusters, confidence=confidence, resamples=resamples, permutations=permutations, seed=seed
-    )
-    return found[0]
-
-
 def paired_differences(
     a: ArrayLike,
     b: ArrayLike,
@@ -202,8 +185,7 @@ def paired_differences(
         ConfigError: `confidence`, `resamples` or `permutations` is out of range.
         InputError: the shapes do not fit, or a value is infinite.
     """
-    if permutations < 1:
-        raise ConfigError("must be at least 1", field="permutations", value=permutations, fix="9999 is usual")
+    _check_permutations(permutations)
     left, right = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if left.shape != right.shape:
         raise InputError("must have the shape of a", field="b", value=right.shape, fix=f"give pairs: a has {left.shape}")
@@ -231,60 +213,44 @@ def paired_differences(
     ]
 
 
-def spread_of_means(
-    values: ArrayLike,
-    clusters: ArrayLike | None = None,
-    *,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    permutations: int = 9999,
-    seed: int = 0,
-) -> Spread:
+def spread_of_means(values: ArrayLike, clusters: ArrayLike | None = None, *, permutations: int = 9999, seed: int = 0) -> Spread:
     """How much the same cases differ between conditions: the largest mean minus the smallest.
 
-    The interval is the bias-corrected one of the bootstrap over clusters (Efron 1987): a largest minus a smallest mean is too
-    large on average, and more so in resamples, which this takes off. The p value is of the hypothesis that the condition does
-    not matter: then a cluster's conditions might as well have been named in another order, so they are shuffled, the same way
-    for all of its cases; p is (b + 1) / (permutations + 1) (Phipson and Smyth 2010).
+    If the condition does not matter, a cluster's conditions might as well have been named in another order. So they are
+    shuffled, the same way for all of its cases: the mean of the shuffled tables' spreads is what comes about by chance, and p
+    is (b + 1) / (permutations + 1), for b of them that are as large as the one seen (Phipson and Smyth 2010). There is no
+    interval: a largest minus a smallest mean is never below 0 and too large on average, more so in resamples, so that a
+    bootstrap interval misses a true spread of 0.
 
     Args:
         values: Shape (n, m): one row a case, one column a condition. No NaN: every case has every condition.
         clusters: Shape (n,): whose case it is; None for each case a cluster of its own.
-        confidence: The part of such intervals that is to hold the true spread.
-        resamples: How many resamples the interval takes.
         permutations: How often the conditions are shuffled.
-        seed: Of both.
+        seed: Of the shuffles.
 
     Raises:
-        ConfigError: `confidence` or `resamples` is out of range.
+        ConfigError: `permutations` is out of range.
         InputError: the shapes do not fit, or a value is not finite.
     """
-    _check(confidence, resamples)
+    _check_permutations(permutations)
     table = np.asarray(values, dtype=np.float64)
     codes, n_clusters = _codes(table, clusters)
     if np.isnan(table).any():
         raise InputError("must be a number for every case", field="values", value=math.nan, fix="leave such cases out")
     if not len(table):
-        return Spread(math.nan, math.nan, math.nan, math.nan)
-    sums, sizes = _per_cluster(table, codes, n_clusters)
-    total = sums.sum(axis=0)
-    value = float(np.ptp(total)) / len(table)
+        return Spread(math.nan, math.nan, math.nan)
+    sums, _ = _per_cluster(table, codes, n_clusters)
+    value = float(np.ptp(sums.sum(axis=0))) / len(table)
     scale = SAME * float(np.abs(sums).sum()) / len(table)
     if value <= scale:  # by rounding only
         value = 0.0
-    low = high = math.nan
-    if n_clusters > 1:
-        mean = total / len(table)
-        drawn = np.ptp(mean + _resampled(sums - mean * sizes, sizes, resamples, seed), axis=1) - value
-        error = float(drawn.std())
-        ends = _bca_ends(drawn, error, 0.0, confidence) if error > scale else np.zeros(2)
-        low, high = (max(0.0, value + float(end)) for end in ends)
     generator = np.random.default_rng(seed)
-    count = 0
+    drawn = np.empty(permutations)
     for start, stop in _chunks(permutations, sums.size):
         shuffled = generator.permuted(np.broadcast_to(sums, (stop - start, *sums.shape)), axis=2)
-        count += int((np.ptp(shuffled.sum(axis=1), axis=1) / len(table) >= value - scale).sum())
-    return Spread(value, low, high, (count + 1) / (permutations + 1))
+        drawn[start:stop] = np.ptp(shuffled.sum(axis=1), axis=1) / len(table)
+    drawn[drawn <= scale] = 0.0
+    return Spread(value, float(drawn.mean()), (int((drawn >= value - scale).sum()) + 1) / (permutations + 1))
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -360,6 +326,11 @@ def _check(confidence: float, resamples: int) -> None:
         raise ConfigError("must be between 0 and 1", field="confidence", value=confidence, fix="0.95 is usual")
     if resamples < 100:
         raise ConfigError("must be at least 100", field="resamples", value=resamples, fix="2000 is usual")
+
+
+def _check_permutations(permutations: int) -> None:
+    if permutations < 1:
+        raise ConfigError("must be at least 1", field="permutations", value=permutations, fix="9999 is usual")
 
 
 def _codes(table: Floats, clusters: ArrayLike | None) -> tuple[Integers, int]:

@@ -41,8 +41,8 @@ from llmrank.ranker import Ranker
 if TYPE_CHECKING:
     from llmrank.evaluation.report.parts import Table
 
-PLACES = (1, 6, 11, 16, 20)
-"""About those of figure 3: a list of twenty in steps of five, and its end."""
+STEPS = 4
+"""Into how many steps the shortest list is cut, unless the caller says otherwise: about as in figure 3."""
 
 CASES = 50
 """How many cases are ranked, unless the caller says otherwise."""
@@ -89,6 +89,7 @@ class Positions:
         protocol: How the cases were made, a sentence.
         k: Of NDCG@k.
         cases: How many cases were ranked, at every place.
+        users: Of how many users they are.
         confidence: Of the intervals.
         rankers: By name.
         forecasts: By ranker with a model, what was still to be asked.
@@ -98,6 +99,7 @@ class Positions:
     protocol: str
     k: int
     cases: int
+    users: int
     confidence: float
     rankers: Mapping[str, RankerPositions]
     forecasts: Mapping[str, Forecast]
@@ -113,13 +115,14 @@ class Positions:
             "protocol": self.protocol,
             "measure": f"ndcg@{self.k}",
             "cases": self.cases,
+            "users": self.users,
             "confidence": self.confidence,
             "rankers": {
                 name: {
                     "places": [asdict(each) for each in found.places],
                     "spread": {
                         "value": number(found.spread.value),
-                        "ci": None if math.isnan(found.spread.low) else [number(found.spread.low), number(found.spread.high)],
+                        "by_chance": number(found.spread.by_chance),
                         "p": number(found.spread.p),
                     },
                 }
@@ -139,7 +142,7 @@ def positions(
     out: str | Path,
     *,
     rankers: Sequence[str] | None = None,
-    at: Sequence[int] = PLACES,
+    at: Sequence[int] | None = None,
     limit: int | None = CASES,
     k: int = 10,
     retry_errors: bool = False,
@@ -156,7 +159,7 @@ def positions(
         suite: A suite file, a dict of the same form, or a Suite.
         out: The folder, new or of the same suite.
         rankers: Their names; None for all of the suite.
-        at: The places, from 1.
+        at: The places, from 1; None for five, spread evenly over the shortest list of candidates: 1, 6, 11, 16, 20 of twenty.
         limit: Only the first so many such cases; None for all.
         k: Of NDCG@k.
         retry_errors: True asks again for what got no answer.
@@ -174,23 +177,25 @@ def positions(
     suite = suite if isinstance(suite, Suite) else load_suite(suite)
     names = _names(suite, rankers)
     _check(at, limit, k)
-    places = tuple(sorted(at))
     prices = Prices.load(suite.prices)
     templates = {name: templates_of(config) for name, config in suite.rankers.items()}
     with locked(Path(out)):
         folder, changes = prepare(suite, out, templates, Given.of(items, interactions))
-        study = _Study(suite, folder, places, limit, prices)
-        begun = Evaluation(folder, None, study.forecasts(names, retry_errors), study.cases * len(places), changes=changes)
+        study = _Study(suite, folder, at, limit, prices)
+        planned = study.cases * len(study.places)
+        begun = Evaluation(folder, None, study.forecasts(names, retry_errors), planned, changes=changes)
         if on_start is not None:
             on_start(begun)
         with Meter(folder.path / "spent.jsonl") as meter:
             for name in names:
                 study.rank(name, meter, retry_errors)
+        places = ", ".join(map(str, study.places))
         found = Positions(
             folder,
-            f"{folder.manifest['protocol']}; each case ranked with what is relevant at places {', '.join(map(str, places))}",
+            f"{folder.manifest['protocol']}; each case ranked with what is relevant at places {places}",
             k,
             study.cases,
+            study.users,
             suite.confidence,
             {name: study.measure(name, k) for name in names},
             begun.forecasts,
@@ -205,7 +210,7 @@ class _Study:
     Args:
         suite: What is asked.
         folder: With its data.
-        places: In order.
+        at: The places; None for some that are spread over the shortest list.
         limit: How many cases; None for all.
         prices: What models cost.
 
@@ -213,15 +218,19 @@ class _Study:
         DatasetError: no case is fit.
     """
 
-    def __init__(self, suite: Suite, folder: RunFolder, places: Sequence[int], limit: int | None, prices: Prices) -> None:
-        self._suite, self._folder, self._places, self._limit, self._prices = suite, folder, places, limit, prices
-        self.cases = sum(1 for _ in self._chosen())
-        if not self.cases:
+    def __init__(self, suite: Suite, folder: RunFolder, at: Sequence[int] | None, limit: int | None, prices: Prices) -> None:
+        self._suite, self._folder, self._limit, self._prices = suite, folder, limit, prices
+        self.places = (1, 2) if at is None else tuple(sorted(at))
+        chosen = [(case.user_id, len(case.candidates or ())) for _, case in self._chosen()]
+        self.cases, self.users = len(chosen), len({user for user, _ in chosen})
+        if not chosen:
             raise DatasetError(
-                f"no case has exactly one relevant item that is among at least {places[-1]} candidates",
+                f"no case has exactly one relevant item that is among at least {self.places[-1]} candidates",
                 field="cases",
                 fix="name smaller places (--at), or make longer lists (protocol.candidates.n)",
             )
+        if at is None:
+            self.places = _spread(min(length for _, length in chosen))
 
     def forecasts(self, names: Sequence[str], retry_errors: bool) -> dict[str, Forecast]:
         """What is left to ask for each ranker with a model; building each finds mistakes before anything is spent."""
@@ -244,14 +253,14 @@ class _Study:
             LLMRankError: what every case would meet.
         """
         contender = self._build(name, meter)
-        total = self.cases * len(self._places)
+        total = self.cases * len(self.places)
         # A baseline costs nothing to ask again: waiting for the disk each time would be most of its work.
         sync = not is_baseline(self._suite.rankers[name])
         try:
             with progress(f"ranking by place: {name}", "items") as report:
                 done, failed = total - sum(1 for _ in self._left(name, retry_errors)), 0
                 pace = Pace(done, total, meter, report)
-                for place in self._places:
+                for place in self.places:
                     with self._log(name, place, retry_errors) as log:
                         questions = self._questions(place, log)
                         with closing(ask_here(contender, questions, Purse(None, meter), trace=False)) as answered:
@@ -265,10 +274,10 @@ class _Study:
 
     def measure(self, name: str, k: int) -> RankerPositions:
         """Means with intervals, and their spread."""
-        values = np.zeros((self.cases, len(self._places)))
-        failed, errors, moved = ([0] * len(self._places) for _ in range(3))
+        values = np.zeros((self.cases, len(self.places)))
+        failed, errors, moved = ([0] * len(self.places) for _ in range(3))
         worst = self._suite.failures == "worst"
-        for column, place in enumerate(self._places):
+        for column, place in enumerate(self.places):
             records = read_lines(self._folder.positions_path(name, place))
             for row, (case_number, case) in enumerate(self._chosen()):
                 record = next(each for each in records if each["case"] == case_number)  # both rise
@@ -279,14 +288,11 @@ class _Study:
                 order = [item["id"] for item in record["items"]] or _with_relevant_at(case, place)
                 values[row, column] = 0.0 if unread and worst else ndcg_at(order, case.relevant, k)
         users = np.unique([case.user_id for _, case in self._chosen()], return_inverse=True)[1].astype(np.int64)
-        options: dict[str, Any] = {
-            "confidence": self._suite.confidence,
-            "resamples": self._suite.resamples,
-            "seed": self._suite.seed,
-        }
-        means = Estimator(**options).columns(values, users, shares=range(len(self._places)))
+        estimator = Estimator(confidence=self._suite.confidence, resamples=self._suite.resamples, seed=self._suite.seed)
+        means = estimator.columns(values, users, shares=range(len(self.places)))
         return RankerPositions(
-            tuple(map(AtPlace, self._places, means, failed, errors, moved)), spread_of_means(values, users, **options)
+            tuple(map(AtPlace, self.places, means, failed, errors, moved)),
+            spread_of_means(values, users, seed=self._suite.seed),
         )
 
     def _build(self, name: str, meter: Meter | None) -> Contender:
@@ -301,7 +307,7 @@ class _Study:
 
     def _left(self, name: str, retry_errors: bool) -> Iterator[Question]:
         """What has no result yet, at all places."""
-        for place in self._places:
+        for place in self.places:
             with self._log(name, place, retry_errors) as log:
                 yield from self._questions(place, log)
 
@@ -319,9 +325,14 @@ class _Study:
             if found == self._limit:
                 return
             listed = case.candidates or ()
-            if len(set(case.relevant)) == 1 and case.relevant[0] in listed and len(listed) >= self._places[-1]:
+            if len(set(case.relevant)) == 1 and case.relevant[0] in listed and len(listed) >= self.places[-1]:
                 found += 1
                 yield case_number, case
+
+
+def _spread(length: int) -> tuple[int, ...]:
+    """The ends of a list and places between them at even distances, as far as there are so many."""
+    return tuple(sorted({1 + math.ceil(step * (length - 1) / STEPS) for step in range(STEPS + 1)}))
 
 
 def _with_relevant_at(case: Case, place: int) -> tuple[str, ...]:
@@ -343,8 +354,8 @@ def _names(suite: Suite, rankers: Sequence[str] | None) -> tuple[str, ...]:
     return names
 
 
-def _check(at: Sequence[int], limit: int | None, k: int) -> None:
-    if len(at) < 2 or len(set(at)) < len(at) or min(at) < 1:
+def _check(at: Sequence[int] | None, limit: int | None, k: int) -> None:
+    if at is not None and (len(at) < 2 or len(set(at)) < len(at) or min(at) < 1):
         fix = "name two or more different ones, counted from 1: 1,6,11,16,20"
         raise ConfigError("are no places to compare", field="at", value=",".join(map(str, at)), fix=fix)
     for field, value in (("limit", limit), ("k", k)):

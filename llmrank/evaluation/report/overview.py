@@ -26,6 +26,12 @@ _NAMED = 4
 """The most rankers that the finding names."""
 
 
+def few_users(users: int) -> str:
+    """The warning where there are fewer than `FEW_USERS`."""
+    whose = "1 user" if users == 1 else f"{users} users"
+    return f"The cases are of {whose}; with fewer than {FEW_USERS}, this is no comparison."
+
+
 @dataclass(frozen=True, slots=True)
 class Overview:
     """A summary, read.
@@ -160,8 +166,7 @@ class Overview:
         if self.incomplete:
             return f"{sentence} The run is incomplete, so this is no comparison."
         if self.too_few:
-            whose = "1 user" if self.users == 1 else f"{self.users} users"
-            return f"{sentence} The cases are of {whose}; with fewer than {FEW_USERS}, this is no comparison."
+            return f"{sentence} {few_users(self.users)}"
         if any(self.interval(name, measure.name) is None for name in valued):
             return f"{sentence} Without intervals, this is no comparison."
         others = [visible(name) for name in valued[1:] if self._overlap(first, name)]

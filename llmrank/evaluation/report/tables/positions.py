@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from llmrank.evaluation.measures.measure import parse_measure
 from llmrank.evaluation.report.numbers import count, percent
+from llmrank.evaluation.report.overview import FEW_USERS, few_users
 from llmrank.evaluation.report.parts import Cell, Row, Table
 from llmrank.evaluation.report.values import heading, interval_text, known_interval, label, value_text
 from llmrank.evaluation.report.visible import visible
@@ -43,13 +44,14 @@ def positions_tables(found: Positions) -> tuple[Table, ...]:
 
 def _notes(found: Positions, of_ranker: RankerPositions) -> tuple[str, ...]:
     spread = of_ranker.spread
-    interval = known_interval((None, None) if spread.low != spread.low else (spread.low, spread.high))
-    ends = f" [{percent(interval[0])}, {percent(interval[1])}]" if interval else ""
     p = "< 0.001" if spread.p < 0.001 else f"= {spread.p:.3f}"
     notes = [
-        f"Spread, largest minus smallest: {percent(spread.value)}{ends} points; p {p} that the place does not matter.",
+        f"Spread, largest minus smallest: {percent(spread.value)} points; by chance alone: {percent(spread.by_chance)}; "
+        f"p {p} for a spread at least this large if the place did not matter.",
         f"In brackets: {100 * found.confidence:g} % intervals over users.",
     ]
+    if found.users < FEW_USERS:
+        notes.append(few_users(found.users))
     failed, moved = (sum(getattr(each, name) for each in of_ranker.places) for name in ("failed", "moved"))
     if failed:
         notes.append(f"{count(failed)} rankings without a readable answer count as the suite's `failures` says.")
