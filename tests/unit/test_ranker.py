@@ -163,7 +163,7 @@ def test_one_bad_request_does_not_lose_the_others() -> None:
     asked = [
         RankRequest([], ["1", "2"]),
         RankRequest([], ["nope"], user_id="u1"),
-        RankRequest([], ["13"]),
+        RankRequest([], ["13", "14"]),
         RankRequest([], ["3", "4"]),
     ]
     with make(ScriptedBackend(answer)) as ranker:
@@ -171,7 +171,7 @@ def test_one_bad_request_does_not_lose_the_others() -> None:
     assert [ranking.status for ranking in rankings] == ["ok", "error", "error", "ok"]
     assert isinstance(rankings[1].error, UnknownItemError)
     assert (rankings[1].item_ids, rankings[1].user_id) == ([], "u1")
-    assert rankings[2].item_ids == ["13"]
+    assert rankings[2].item_ids == ["13", "14"]
     with pytest.raises(UnreachableError):
         rankings[2].raise_for_status()
 

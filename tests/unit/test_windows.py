@@ -219,7 +219,7 @@ def test_one_candidate_costs_nothing(strategy: Listwise | SingleToken) -> None:
     window=st.integers(350, 1500),
     order=st.permutations(range(12)),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_what_fits_is_told_before_anything_is_paid_for(kind: str, window: int, order: list[int]) -> None:
     """A short text may take more tokens than a long one: what shows the costliest ones fits, or nothing is asked at all."""
     titles = [
