@@ -68,15 +68,19 @@ def row(name: str, found: Mapping[str, Any]) -> list[str]:
         *(each(usage[key], cases) for key in ("calls", "prompt_tokens", "completion_tokens")),
         f"{usage['seconds'] / cases:.1f}" if usage["calls"] else "",
         f"{unread}" if usage["calls"] else "",
-        f"{stability['kendall_tau']:.2f}" if stability else "",
-        percent(stability["top1_same"]) if stability else "",
-        f"{bias['tau']:.2f}" if bias and usage["calls"] else "",
+        *((tau(stability["kendall_tau"]), percent(stability["top1_same"])) if stability else ("", "")),
+        tau(bias["tau"]) if bias and usage["calls"] else "",
     ]
 
 
 def percent(value: float | None) -> str:
     """A share of 1 as a percentage with one decimal."""
     return "" if value is None else f"{100 * value:.1f}"
+
+
+def tau(value: float | None) -> str:
+    """A rank correlation; empty where one place alone was ordered."""
+    return "" if value is None else f"{value:.2f}"
 
 
 def each(total: float, cases: int) -> str:
