@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from llmrank import Ranker
 from llmrank.assets import cache_dir
 from llmrank.cli import app
+from llmrank.strategy_kinds import build_strategy
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -112,12 +113,21 @@ def test_the_yaml_builds_a_ranker(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     pytest.importorskip("wordllama", reason="the prefilter's default embedder is in the extra `local`")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
     monkeypatch.chdir(tmp_path)
-    (block,) = blocks("yaml", section("### 1. In a service"))
+    block, _ = blocks("yaml", section("### 1. In a service"))
     others = re.findall(r"^# (backend: .*)$", block, flags=re.MULTILINE)
     assert len(others) == 3
     for config in (yaml.safe_load(block), *(yaml.safe_load(block) | yaml.safe_load(other) for other in others)):
         with Ranker.from_config(config) as ranker:
             assert ranker.backend.kind == config["backend"]["kind"]
+
+
+def test_the_strategies_shown_build() -> None:
+    """The block of strategies builds as it stands, and so does each line that is commented out."""
+    _, block = blocks("yaml", section("### 1. In a service"))
+    others = re.findall(r"^# (strategy: .*)$", block, flags=re.MULTILINE)
+    assert len(others) == 3
+    built = [build_strategy(yaml.safe_load(text)["strategy"]).name for text in (block, *others)]
+    assert built == ["single-token", "setwise", "self-consistency", "calibrated"]
 
 
 def test_the_commands_and_targets_exist() -> None:
