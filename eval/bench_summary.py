@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llmrank.evaluation.cases import Case, write_cases
-from llmrank.evaluation.folder import RunFolder, write_whole
+from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.measures.summary import summarize
 from llmrank.evaluation.records import full_record
+from llmrank.files import write_whole
 from llmrank.types import Item, RankedItem, Ranking, Usage
 
 MEASURES = ["ndcg@10", "ndcg@5", "hit@10", "recall@10", "mrr", "map@10", "novelty@10", "coverage@10"]

@@ -24,7 +24,7 @@ from pathlib import Path
 from llmrank.errors import DatasetError, LLMRankError, SetupError
 from llmrank.evaluation.cases import json_line
 from llmrank.evaluation.data.datasets import load_items
-from llmrank.evaluation.folder import write_whole
+from llmrank.files import write_whole
 
 SOURCE = "https://raw.githubusercontent.com/RUCAIBox/LLMRank/master/llmrank/dataset/Games-6k"
 RETRIEVERS = ("random", "pop", "bm25", "bert", "bpr", "gru4rec", "sasrec")

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmrank import jsonl
 from llmrank.errors import DatasetError, nearest
-from llmrank.evaluation.data import jsonl
-from llmrank.evaluation.data.jsonl import Line
+from llmrank.jsonl import Line
 from llmrank.types import RankRequest
 
 

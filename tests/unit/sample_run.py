@@ -13,8 +13,9 @@ from typing import Any
 
 from llmrank.errors import BackendError, RateLimitError, ServerError
 from llmrank.evaluation.cases import Case, write_cases
-from llmrank.evaluation.folder import RunFolder, write_whole
+from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.records import full_record
+from llmrank.files import write_whole
 from llmrank.labels import make_labels
 from llmrank.types import (
     Completion,

@@ -9,8 +9,9 @@ from typing import Any
 
 from llmrank.errors import LLMRankError
 from llmrank.evaluation.cases import Case, write_cases
-from llmrank.evaluation.folder import Popularity, RunFolder, write_whole
+from llmrank.evaluation.folder import Popularity, RunFolder
 from llmrank.evaluation.records import full_record
+from llmrank.files import write_whole
 from llmrank.types import Item, RankedItem, Ranking, Status, Usage
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmrank import jsonl
 from llmrank.errors import DatasetError
 from llmrank.evaluation.cases import Case, read_cases, read_requests, write_cases
-from llmrank.evaluation.data import jsonl
 
 TEXTS = st.text(st.characters()) | st.just("half a pair \ud83d")
 

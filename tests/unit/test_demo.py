@@ -16,7 +16,7 @@ from llmrank.catalog import Catalog
 from llmrank.cli import app
 from llmrank.errors import DatasetError
 from llmrank.evaluation.data import movielens
-from llmrank.evaluation.data.interactions import Interaction, Interactions
+from llmrank.interactions import Interaction, Interactions
 from llmrank.types import Capability, Completion, ContinuationScore, Item, Prompt, Usage
 
 FILMS = [Item(str(number), f"Film {number} [of many]", {"year": 1990 + number, "genres": ["Drama"]}) for number in range(40)]

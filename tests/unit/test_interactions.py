@@ -21,8 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrank.errors import DatasetError
-from llmrank.evaluation.data import interaction_files
-from llmrank.evaluation.data.interactions import Interaction, Interactions
+from llmrank.interactions import Interaction, Interactions, formats
 
 ROWS = [Interaction("u", "i1", 5.0, 4.0), Interaction("ü", "i2", 1_000_000_006.5), Interaction("u", "i2", -7.0, 0.5)]
 TABLE = [("u", "i1", "5", "4"), ("ü", "i2", "1000000006.5", ""), ("u", "i2", "-7", "0.5")]
@@ -290,7 +289,7 @@ def test_pyarrow_reads_a_usual_file_to_its_end(tmp_path: Path, monkeypatch: pyte
     """Otherwise its speed would be lost without a sign: Python's part is not reached."""
     path = tmp_path / "ratings.csv"
     path.write_text(FILES["ratings.csv"], encoding="utf-8")
-    monkeypatch.setattr(interaction_files, "_columns", None)
+    monkeypatch.setattr(formats, "_columns", None)
     assert list(Interactions.load(path).rows()) == ROWS
 
 

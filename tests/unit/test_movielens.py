@@ -12,8 +12,8 @@ from llmrank import assets
 from llmrank.catalog import Catalog
 from llmrank.errors import DatasetError, SetupError
 from llmrank.evaluation.data import movielens
-from llmrank.evaluation.data.interactions import Interaction, Interactions
 from llmrank.evaluation.data.movielens import films, films_of_recbole, natural_title
+from llmrank.interactions import Interaction, Interactions
 from llmrank.types import Item
 
 FILMS = [

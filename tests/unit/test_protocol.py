@@ -21,9 +21,9 @@ from llmrank.errors import ConfigError, DatasetError, UnknownItemError
 from llmrank.evaluation.cases import Case
 from llmrank.evaluation.data import chosen
 from llmrank.evaluation.data.candidates import Question, Sampled, Shuffled
-from llmrank.evaluation.data.interactions import Interaction, Interactions
 from llmrank.evaluation.data.protocol import CandidateOptions, ProtocolOptions, Split, make_cases
 from llmrank.evaluation.data.timelines import popularity
+from llmrank.interactions import Interaction, Interactions
 from llmrank.sections import make
 from llmrank.types import Item
 from tests.unit.bag_embedder import BagEmbedder

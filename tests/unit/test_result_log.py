@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrank.errors import DatasetError
-from llmrank.evaluation.folder import read_lines
 from llmrank.evaluation.running.log import ResultLog
+from llmrank.files import read_lines
 
 
 def result(status: str = "ok", **others: object) -> dict[str, object]:

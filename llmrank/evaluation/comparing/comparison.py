@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmrank.errors import ConfigError
-from llmrank.evaluation.folder import write_whole
 from llmrank.evaluation.measures.estimate import number
 from llmrank.evaluation.measures.measure import Measure
 from llmrank.evaluation.measures.statistics import Difference
@@ -21,6 +20,7 @@ from llmrank.evaluation.report.parts import Row as TableRow
 from llmrank.evaluation.report.terminal import terminal_table
 from llmrank.evaluation.report.values import heading, label, value_text
 from llmrank.evaluation.report.visible import visible
+from llmrank.files import write_whole
 
 if TYPE_CHECKING:
     from rich.console import Group

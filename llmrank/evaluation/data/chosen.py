@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from llmrank.evaluation.data.interactions import Interactions
+from llmrank.interactions import Interactions
 
 MERGE = 1 << 20
 """So many choices are gathered before those that are known already are left out: cases of one user repeat each other."""

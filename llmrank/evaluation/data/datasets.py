@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from llmrank import jsonl
 from llmrank.catalog import Catalog
 from llmrank.errors import DatasetError
-from llmrank.evaluation.data import jsonl, movielens
-from llmrank.evaluation.data.interaction_files import MOVIELENS, ending, find_in, open_text, separated
-from llmrank.evaluation.data.interactions import Interactions
+from llmrank.evaluation.data import movielens
+from llmrank.interactions import Interactions
+from llmrank.interactions.formats import MOVIELENS, ending, find_in, open_text, separated
 from llmrank.types import Item
 
 _TYPES = ("token", "token_seq", "float", "float_seq")

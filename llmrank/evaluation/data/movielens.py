@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from llmrank import jsonl
 from llmrank.assets import WheelFile, cache_dir, fetch_url, fetch_wheel_files
 from llmrank.catalog import Catalog
 from llmrank.errors import DatasetError, SetupError
-from llmrank.evaluation.data import jsonl
-from llmrank.evaluation.data.interaction_files import open_text, separated
-from llmrank.evaluation.data.interactions import Interactions
-from llmrank.evaluation.folder import write_whole
+from llmrank.files import write_whole
+from llmrank.interactions import Interactions
+from llmrank.interactions.formats import open_text, separated
 from llmrank.types import Item
 
 URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"

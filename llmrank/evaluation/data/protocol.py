@@ -14,11 +14,11 @@ from llmrank.catalog import Catalog
 from llmrank.errors import ConfigError, DatasetError
 from llmrank.evaluation.cases import Case
 from llmrank.evaluation.data.candidates import Chooser, Listed, MostPopular, Nearest, Sampled, Shuffled, whole_catalogue
-from llmrank.evaluation.data.interactions import Interactions
 from llmrank.evaluation.data.questions import GivenQuestions, LoggedQuestions, Questions
 from llmrank.evaluation.data.tally import Tally
 from llmrank.evaluation.data.timelines import Cutting
 from llmrank.evaluation.folder import Popularity
+from llmrank.interactions import Interactions
 from llmrank.protocols import Embedder
 
 Splitting: TypeAlias = Literal["given", "leave-last-out", "last-n", "temporal"]

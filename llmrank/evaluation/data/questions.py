@@ -11,15 +11,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from llmrank import jsonl
 from llmrank.catalog import Catalog
 from llmrank.errors import DatasetError
 from llmrank.evaluation.cases import Case, make_case
-from llmrank.evaluation.data import jsonl
 from llmrank.evaluation.data.candidates import Question
 from llmrank.evaluation.data.chosen import Choices, Chosen
-from llmrank.evaluation.data.interactions import Interactions
 from llmrank.evaluation.data.timelines import Cutting, Timelines, popularity, survey
 from llmrank.evaluation.folder import Popularity
+from llmrank.interactions import Interactions
 
 
 class Questions(Protocol):

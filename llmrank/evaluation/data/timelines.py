@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from llmrank.evaluation.data.interactions import Interactions
 from llmrank.evaluation.folder import Popularity
+from llmrank.interactions import Interactions
 
 
 @dataclass(frozen=True, slots=True)

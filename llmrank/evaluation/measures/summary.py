@@ -16,7 +16,7 @@ from typing import Any, get_args
 import numpy as np
 
 from llmrank.config import build_embedder
-from llmrank.evaluation.folder import RunFolder, write_whole
+from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.measures.beyond import Known
 from llmrank.evaluation.measures.bias import PositionBias, Stability
 from llmrank.evaluation.measures.chance import chance
@@ -25,6 +25,7 @@ from llmrank.evaluation.measures.measure import Measure, check_measures, parse_m
 from llmrank.evaluation.measures.outcomes import known_of, measures_of, per_case
 from llmrank.evaluation.measures.totals import Answers, Cost, Counts, Users
 from llmrank.evaluation.running.contenders import price_at
+from llmrank.files import write_whole
 from llmrank.prices import Prices
 from llmrank.protocols import Embedder
 from llmrank.retrieval.text import well_formed

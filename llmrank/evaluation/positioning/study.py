@@ -19,7 +19,7 @@ import numpy as np
 
 from llmrank.errors import ConfigError, DatasetError, LLMRankError, nearest
 from llmrank.evaluation.cases import Case
-from llmrank.evaluation.folder import RunFolder, read_lines, write_whole
+from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.measures.estimate import Estimate, Estimator, number
 from llmrank.evaluation.measures.metrics import ndcg_at
 from llmrank.evaluation.measures.outcomes import FAILED
@@ -33,6 +33,7 @@ from llmrank.evaluation.running.pace import Pace, Purse
 from llmrank.evaluation.running.prepare import Given, prepare
 from llmrank.evaluation.running.session import FATAL
 from llmrank.evaluation.suite import Suite, load_suite
+from llmrank.files import read_lines, write_whole
 from llmrank.forecast import Forecast, evenly, forecast
 from llmrank.prices import Prices
 from llmrank.progress import progress

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from llmrank.errors import SetupError
-from llmrank.evaluation.folder import RunFolder, whole_file, write_whole
+from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.measures.outcomes import measures_of, per_case
 from llmrank.evaluation.report.csv_files import cases_header, cases_line, metrics_csv
 from llmrank.evaluation.report.extremes import Extremes
@@ -15,6 +15,7 @@ from llmrank.evaluation.report.page import page
 from llmrank.evaluation.report.parts import Figure
 from llmrank.evaluation.report.tables import all_tables
 from llmrank.evaluation.report.trec import FALLBACK, README, WORST, qrels, run_lines
+from llmrank.files import whole_file, write_whole
 
 __all__ = ["write_report"]
 

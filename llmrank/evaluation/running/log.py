@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from llmrank.errors import DatasetError
 from llmrank.evaluation.cases import json_line
-from llmrank.evaluation.folder import read_lines
+from llmrank.files import read_lines
 
 OUTSTANDING, DONE, FAILED = 0, 1, 2
 

@@ -10,9 +10,9 @@ from typing import IO
 
 from llmrank.backends.wrapper import Ask, BackendWrapper
 from llmrank.evaluation.cases import json_line
-from llmrank.evaluation.folder import read_lines
 from llmrank.evaluation.records import usage_record
 from llmrank.evaluation.running.log import cut_torn_line
+from llmrank.files import read_lines
 from llmrank.protocols import Backend
 from llmrank.types import Completion, Prompt, Usage
 

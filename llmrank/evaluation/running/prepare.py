@@ -25,12 +25,13 @@ from llmrank.config import build_embedder
 from llmrank.errors import ConfigError, DatasetError, shorten
 from llmrank.evaluation.cases import Case, json_line, write_cases
 from llmrank.evaluation.data.datasets import load_items, source_file
-from llmrank.evaluation.data.interactions import Interactions
 from llmrank.evaluation.data.protocol import make_cases
-from llmrank.evaluation.folder import RunFolder, write_whole
+from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.measures.measure import check_measures, parse_measure
 from llmrank.evaluation.running.contenders import model_of
 from llmrank.evaluation.suite import Suite
+from llmrank.files import write_whole
+from llmrank.interactions import Interactions
 from llmrank.retrieval.vectors import close_embedder
 from llmrank.scale.recipe import file_digest, shaping
 

@@ -16,7 +16,7 @@ import numpy as np
 from llmrank._portal import Portal
 from llmrank.errors import BackendError, ConfigError, LLMRankError, nearest
 from llmrank.evaluation.cases import Case
-from llmrank.evaluation.folder import RunFolder, write_whole
+from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.measures.detectable import DetectableEffect, detectable_effect
 from llmrank.evaluation.measures.measure import parse_measure
 from llmrank.evaluation.probing.probe import MAX_TOKENS, probe
@@ -38,6 +38,7 @@ from llmrank.evaluation.running.meter import Meter
 from llmrank.evaluation.running.on_ray import ask_on_ray
 from llmrank.evaluation.running.pace import Pace, Purse, WatchedBackend
 from llmrank.evaluation.suite import StabilityOptions, Suite
+from llmrank.files import write_whole
 from llmrank.forecast import Forecast, forecast
 from llmrank.prices import Prices
 from llmrank.progress import progress

@@ -12,7 +12,7 @@ from typing import Any, Final
 from llmrank.backends._negotiation import Dialect
 from llmrank.codec import canonical
 from llmrank.errors import ConfigError
-from llmrank.evaluation.folder import write_whole
+from llmrank.files import write_whole
 
 FORMAT: Final = 1
 _FIELDS: Final = {"format", "identity", "counter", "window", "id", "dialects"}

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, TypeAlias
 
 from llmrank.errors import ConfigError
-from llmrank.evaluation.folder import write_whole
+from llmrank.files import write_whole
 from llmrank.scale.batch.files import BatchRequest
 
 State: TypeAlias = str

@@ -21,8 +21,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llmrank import jsonl
 from llmrank.errors import DatasetError, SetupError
-from llmrank.evaluation.data import jsonl
 
 FORMATS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".inter")
 MOVIELENS = ("u.data", "ratings.dat", "ratings.csv")

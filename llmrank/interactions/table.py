@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmrank.errors import DatasetError
-from llmrank.evaluation.data.interaction_files import Columns, frame_columns, read_columns
+from llmrank.interactions.formats import Columns, frame_columns, read_columns
 
 
 @dataclass(frozen=True, slots=True)
