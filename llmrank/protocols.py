@@ -153,6 +153,11 @@ class Retriever(Protocol):
         """The name of its part in a RankedItem's `parts` and in the fusion's weights."""
         ...
 
+    @property
+    def floor(self) -> float | None:
+        """Items whose score is not above it are not found, only known to be none of its own; None if every score counts."""
+        ...
+
     def score(self, request: ResolvedRequest, candidates: Sequence[Item]) -> NDArray[np.float32]:
-        """One score a candidate, higher is better, shape (len(candidates),)."""
+        """One finite score a candidate, higher is better, shape (len(candidates),). Raises BackendError, RequestError."""
         ...

@@ -1,58 +1,49 @@
-"""A request with any number of candidates (a million) goes in; the few that are most like its history or query come out.
+"""A request with any number of candidates (a million) goes in; the few that its user may want most come out.
 
-The default retriever: recency-weighted mean of the history's embeddings, the query's beside it, cosine with each candidate.
+One retriever or several find them: embeddings of the history and the query, and whatever else is given (popularity, item-kNN,
+...). What several find is united by reciprocal rank fusion (Cormack, Clarke and Büttcher, "Reciprocal rank fusion outperforms
+Condorcet and individual rank learning methods", SIGIR 2009): an item's score is the sum of 1 / (rrf_k + rank) over the
+retrievers that found it, so neither their scales nor their units matter.
 """
 
 from __future__ import annotations
 
-import math
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
-from llmrank.errors import BackendError, ConfigError, RequestError
-from llmrank.protocols import Embedder
-from llmrank.retrieval.history import blend, history_vector
-from llmrank.retrieval.index import ExactIndex, top_k
-from llmrank.retrieval.text import check_fields, clean, item_text
-from llmrank.retrieval.vectors import Progress, Rows, TableEmbedder, Vectors, close_embedder, table_of
+from llmrank.errors import ConfigError, RequestError
+from llmrank.protocols import Embedder, Retriever
+from llmrank.retrieval.embedding import EmbeddingOptions, EmbeddingRetriever, at_least_one
+from llmrank.retrieval.index import Hits, top_k
+from llmrank.retrieval.vectors import Progress, Vectors
 from llmrank.types import Item, ResolvedRequest
 
-WORTH_ALL = 4
-"""A list of a fourth of the catalogue is worth embedding all of it, once, instead of the list at each request."""
+DEPTH = 10
+"""Of a whole catalogue each of several retrievers finds this many times as many items as are kept."""
 
 
 @dataclass(frozen=True, slots=True)
-class PrefilterOptions:
-    """What the prefilter keeps, and by what.
+class PrefilterOptions(EmbeddingOptions):
+    """What the prefilter keeps, and by what: also the options of retrieval by embeddings.
 
     Args:
         keep: The most candidates that reach the model.
-        decay: The weight of a history item is decay^age, the last one having age 0; in (0, 1].
-        last: How many history items, the most recent, count.
-        query_weight: The query's share where there is a query and a history; in [0, 1].
         drop_seen: Leaves out candidates that stand in the history.
-        fields: What of an item is embedded: ``title`` and names of attributes.
+        rrf_k: The constant of reciprocal rank fusion: the larger, the less the first few places of each retriever weigh.
     """
 
     keep: int = 20
-    decay: float = 0.9
-    last: int = 10
-    query_weight: float = 0.5
     drop_seen: bool = True
-    fields: tuple[str, ...] = ("title",)
+    rrf_k: int = 60
 
     def __post_init__(self) -> None:
-        for name, value in (("keep", self.keep), ("last", self.last)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError("must be a whole number of at least 1", field=f"prefilter.{name}", value=value, fix="try 20")
-        _check_share("decay", self.decay, lowest_allowed=False)
-        _check_share("query_weight", self.query_weight, lowest_allowed=True)
-        if isinstance(self.fields, str) or not self.fields or not all(isinstance(field, str) for field in self.fields):
-            raise ConfigError("must be a list of names", field="prefilter.fields", value=self.fields, fix="write [title]")
-        object.__setattr__(self, "fields", tuple(self.fields))
+        EmbeddingOptions.__post_init__(self)  # a slotted class is made twice, and `super()` would mean the first
+        at_least_one("keep", self.keep)
+        at_least_one("rrf_k", self.rrf_k)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +52,7 @@ class Selection:
 
     Attributes:
         candidates: Best first, at most `keep`.
-        scores: The cosine of each; zeros where there was nothing to compare with.
+        scores: Of each: the one retriever's, or the sum of reciprocal ranks; zeros where nothing was found.
         seen: Ids of candidates that were left out because they stand in the history.
         dropped: How many others were left out.
         notes: What could not be done, a sentence each.
@@ -75,35 +66,42 @@ class Selection:
 
 
 class Prefilter:
-    """Cuts candidates down by embeddings; also a Retriever. Safe to use from several threads; call it in one, it computes.
+    """Cuts candidates down by retrievers; also a Retriever. Safe to use from several threads; call it in one, it computes.
 
-    A request for the whole catalogue (`request.candidates is catalog_items`) is answered from one matrix of all its vectors,
-    made at the first such request or by `prepare`. A request for a list uses that matrix if it is there, and otherwise
-    embeds only what it needs.
+    A request for the whole catalogue (`request.candidates is catalog_items`) is answered from what was prepared for it.
 
     Args:
-        embedder: Makes the vectors; in a `CachedEmbedder` a catalogue is embedded once and memory-mapped.
+        embedder: Makes the vectors of items, histories and queries; None to go by `retrievers` alone.
         options: See `PrefilterOptions`.
         catalog_items: The catalogue's items (`Catalog.items`), or None if every request brings its own.
+        retrievers: Find candidates, too. They stay open when the prefilter is closed.
 
     Raises:
-        ConfigError: a field that no item of the catalogue has.
+        ConfigError: nothing finds anything; a field that no item of the catalogue has.
     """
 
     name = "prefilter"
+    floor: float | None = None
 
     def __init__(
-        self, embedder: Embedder, options: PrefilterOptions | None = None, catalog_items: Sequence[Item] | None = None
+        self,
+        embedder: Embedder | None,
+        options: PrefilterOptions | None = None,
+        catalog_items: Sequence[Item] | None = None,
+        retrievers: Sequence[Retriever] = (),
     ) -> None:
-        self.embedder = embedder
+        if embedder is None and not retrievers:
+            raise ConfigError("has no retriever", field="prefilter.by", value=[], fix="write by: [embedding]")
         self.options = options or PrefilterOptions()
+        self.embedding = None if embedder is None else EmbeddingRetriever(embedder, self.options, catalog_items)
+        self.retrievers = tuple(retrievers)
         self._items: Sequence[Item] = () if catalog_items is None else catalog_items
-        self._by_id = isinstance(embedder, TableEmbedder) and embedder.keyed_by == "id"
-        if not self._by_id:
-            check_fields(self.options.fields, self._items)
-        self._catalog: _CatalogIndex | None = None
-        self._lock = threading.Lock()
-        self._closed = threading.Event()
+
+    @property
+    def found_by(self) -> tuple[str, ...]:
+        """The names of the retrievers."""
+        own = () if self.embedding is None else (self.embedding.name,)
+        return own + tuple(each.name for each in self.retrievers)
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Embeds the whole catalogue now instead of at the first request for it.
@@ -115,38 +113,52 @@ class Prefilter:
             BackendError: the embedding server did not answer, or `close` was called meanwhile; what was embedded so far is
                 kept if the embedder keeps vectors.
         """
-        self._refuse_closed()
-        self._whole(progress)
+        if self.embedding is not None:
+            self.embedding.prepare(progress)
 
     def close(self) -> None:
         """Ends the embedding of a catalogue in another thread after its chunk, and closes the embedder. May be called twice."""
-        self._closed.set()
-        close_embedder(self.embedder)
+        if self.embedding is not None:
+            self.embedding.close()
 
     def select(self, request: ResolvedRequest) -> Selection:
-        """Orders the candidates by their cosine with the user's vector and keeps the first `keep`.
+        """Orders the candidates by what the retrievers find and keeps the first `keep`.
 
-        Equal cosines keep the order given. Without a history and a query (or without a known word in them) the first `keep`
-        are taken as given, and a note says so. So does one where precomputed vectors lack the query and the history has to do.
+        Equal scores keep the order given. Candidates of a list that nobody finds follow in the order given; if nothing is
+        found at all (no history and no query, no known word in them), the first `keep` are taken as given, and a note says so.
+        So does one where precomputed vectors lack the query and the history has to do.
 
         Raises:
             RequestError: every candidate stands in the history; or precomputed vectors lack an item, or a query that has no
                 history beside it.
             BackendError: the embedding server did not answer, or `close` was called.
         """
-        self._refuse_closed()
-        wanted, notes = self._user_vector(request)
-        if wanted is not None and len(self._items) and request.candidates is self._items:
-            return self._select_from_catalog(wanted, self._seen(request), notes)
-        if wanted is None:
+        whole = len(self._items) > 0 and request.candidates is self._items
+        seen = self._seen_places(request) if whole else []
+        items, left_out = (self._items, tuple(self._items[at].id for at in seen)) if whole else self._unseen(request)
+        wanted, notes = self._wanted(request)
+        several = len(self.found_by) > 1
+        depth = min(
+            len(items), DEPTH * self.options.keep if whole and several else len(items) if several else self.options.keep
+        )
+        found = [self._nearest(items, wanted, depth, seen, whole=whole)] if wanted is not None else []
+        found += [_best(each, each.score(request, items), depth, seen) for each in self.retrievers]
+        found = [hits for hits in found if len(hits.positions)]
+        if not found:
             what = "history or query" if not request.history and not request.query else "known word in history or query"
             note = f"the prefilter found no {what} to compare with: candidates are in the order given"
             given = self.as_given(request)
             return replace(given, notes=(*notes, note))
-        items, left_out = self._unseen(request)
-        scores = self._scores(items, wanted)
-        best = top_k(scores, self.options.keep)
-        return _selection(items, best, scores[best], left_out, len(items) - len(best), notes)
+        best = found[0] if not several else self._united(found, len(items))
+        kept = best.positions[: self.options.keep]
+        scores = best.scores[: self.options.keep].tolist()
+        places = kept.tolist()
+        if not whole and len(places) < min(self.options.keep, len(items)):
+            taken = set(places)
+            places += [place for place in range(len(items)) if place not in taken][: self.options.keep - len(places)]
+            scores += [0.0] * (len(places) - len(scores))
+        dropped = len(items) - len(seen) - len(places)
+        return Selection(tuple(items[place] for place in places), tuple(scores), left_out, dropped, notes)
 
     def as_given(self, request: ResolvedRequest) -> Selection:
         """The first `keep` candidates that were not seen, in the order given: what is left to do without vectors.
@@ -158,8 +170,54 @@ class Prefilter:
         kept = tuple(items[: self.options.keep])
         return Selection(kept, (0.0,) * len(kept), left_out, len(items) - len(kept))
 
+    def score(self, request: ResolvedRequest, candidates: Sequence[Item]) -> Vectors:
+        """Each candidate's score, float32 of shape (len(candidates),); zeros where nothing is known of the user."""
+        wanted, _ = self._wanted(request)
+        if not self.retrievers:
+            zeros = np.zeros(len(candidates), dtype=np.float32)
+            return zeros if wanted is None or self.embedding is None else self.embedding.scores(candidates, wanted)
+        found = [] if wanted is None else [self._nearest(candidates, wanted, len(candidates), [], whole=False)]
+        found += [_best(each, each.score(request, candidates), len(candidates), []) for each in self.retrievers]
+        return self._reciprocal(found, len(candidates))
+
+    def _wanted(self, request: ResolvedRequest) -> tuple[Vectors | None, tuple[str, ...]]:
+        if self.embedding is None:
+            return None, ()
+        self.embedding.refuse_closed()
+        return self.embedding.wanted(request)
+
+    def _nearest(self, items: Sequence[Item], wanted: Vectors, depth: int, seen: Sequence[int], *, whole: bool) -> Hits:
+        if self.embedding is None:
+            raise ValueError("there is no embedder to compare with")
+        if whole:
+            return self.embedding.search(wanted, depth, exclude=seen)
+        return _best(self.embedding, self.embedding.scores(items, wanted), depth, seen)
+
+    def _united(self, found: Sequence[Hits], count: int) -> Hits:
+        """What any of the retrievers found, best first."""
+        scores = self._reciprocal(found, count)
+        best = top_k(scores, min(count, int(np.count_nonzero(scores))))
+        return Hits(best, scores[best])
+
+    def _reciprocal(self, found: Sequence[Hits], count: int) -> Vectors:
+        total: NDArray[np.float32] = np.zeros(count, dtype=np.float32)
+        for hits in found:
+            total[hits.positions] += 1.0 / (self.options.rrf_k + _ranks(hits.scores))
+        return total
+
     def _seen(self, request: ResolvedRequest) -> set[str]:
         return {item.id for item in request.history_items} if self.options.drop_seen else set()
+
+    def _seen_places(self, request: ResolvedRequest) -> list[int]:
+        """The places of the catalogue's items that stand in the history."""
+        place_of = self._place_of if self.embedding is None else self.embedding.place_of
+        places = sorted(place_of[item_id] for item_id in self._seen(request) if item_id in place_of)
+        _refuse_nothing_left(len(self._items) - len(places), len(self._items))
+        return places
+
+    @cached_property
+    def _place_of(self) -> dict[str, int]:
+        return {item.id: place for place, item in enumerate(self._items)}
 
     def _unseen(self, request: ResolvedRequest) -> tuple[Sequence[Item], tuple[str, ...]]:
         """The candidates that may be shown, and the ids of those that stand in the history."""
@@ -169,109 +227,28 @@ class Prefilter:
         _refuse_nothing_left(len(items), len(request.candidates))
         return items, left_out
 
-    def score(self, request: ResolvedRequest, candidates: Sequence[Item]) -> Vectors:
-        """The cosine of each candidate with the user's vector, float32 of shape (len(candidates),); zeros if there is none."""
-        self._refuse_closed()
-        wanted, _ = self._user_vector(request)
-        if wanted is None:
-            return np.zeros(len(candidates), dtype=np.float32)
-        return self._scores(candidates, wanted)
 
-    def _select_from_catalog(self, wanted: Vectors, seen: set[str], notes: tuple[str, ...]) -> Selection:
-        catalog = self._whole(None)
-        places = sorted(catalog.places[item_id] for item_id in seen if item_id in catalog.places)
-        _refuse_nothing_left(len(self._items) - len(places), len(self._items))
-        hits = catalog.index.search(wanted, self.options.keep, exclude=places)
-        left_out = tuple(self._items[place].id for place in places)
-        dropped = len(self._items) - len(places) - len(hits.scores)
-        return _selection(self._items, hits.positions, hits.scores, left_out, dropped, notes)
-
-    def _user_vector(self, request: ResolvedRequest) -> tuple[Vectors | None, tuple[str, ...]]:
-        """What the user wants as a unit vector, None if nothing is known of it; and what could not be looked at."""
-        recent = request.history_items[-self.options.last :]
-        notes: tuple[str, ...] = ()
-        vectors = []
-        if recent:
-            vectors.append(history_vector(self._vectors(recent), self.options.decay))
-        if request.query:
-            try:
-                vectors.append(self.embedder.embed([clean(request.query)])[0])
-            except RequestError as error:  # precomputed vectors without one for this text, and without a fallback
-                if not recent:
-                    raise RequestError(
-                        f"cannot be compared with the candidates ({error.message}), and there is no history to compare with",
-                        field="query",
-                        value=request.query,
-                        fix=f"give a history, or {error.fix}",
-                    ) from error
-                notes = (f"the prefilter went by the history alone and left the query out: {error.message}; {error.fix}",)
-        vector = blend(vectors[0], vectors[1], self.options.query_weight) if len(vectors) == 2 else next(iter(vectors), None)
-        return (vector if vector is not None and vector.any() else None), notes
-
-    def _scores(self, items: Sequence[Item], wanted: Vectors) -> Vectors:
-        if len(items) * WORTH_ALL >= len(self._items) > 0:
-            self._whole(None)
-        places = self._places(items)
-        scores = np.empty(len(items), dtype=np.float32)
-        known, unknown = np.flatnonzero(places >= 0), np.flatnonzero(places < 0)
-        if len(known) and self._catalog is not None:
-            scores[known] = self._catalog.index.scores(wanted, places[known])
-        if len(unknown):
-            scores[unknown] = self._embedded([items[at] for at in unknown.tolist()]).scores(wanted)
-        return scores
-
-    def _vectors(self, items: Sequence[Item]) -> Vectors:
-        """One row an item."""
-        index = self._embedded(items)
-        return index.vectors(range(len(items)))
-
-    def _places(self, items: Sequence[Item]) -> Rows:
-        """Where each item stands in the catalogue's matrix; -1 if it does not, or there is no matrix (yet)."""
-        catalog = self._catalog
-        if catalog is None:
-            return np.full(len(items), -1, dtype=np.int64)
-        places = np.fromiter((catalog.places.get(item.id, -1) for item in items), dtype=np.int64, count=len(items))
-        for at, place in enumerate(places.tolist()):
-            # A caller may bring an item of his own under an id of the catalogue: then its own words count. The words are
-            # compared and not the items, whose other attributes may be anything: NumPy arrays have no plain `!=`.
-            if place >= 0 and self._items[place] is not items[at] and self._key(self._items[place]) != self._key(items[at]):
-                places[at] = -1
-        return places
-
-    def _key(self, item: Item) -> str:
-        """What the embedder knows the item by."""
-        return item.id if self._by_id else item_text(item, self.options.fields)
-
-    def _embedded(self, items: Sequence[Item], progress: Progress | None = None) -> ExactIndex:
-        def report(done: int, total: int) -> None:
-            if progress is not None:
-                progress(done, total)
-            self._refuse_closed()  # between two chunks: a catalogue of a million takes minutes
-
-        return ExactIndex(*table_of(self.embedder, [self._key(item) for item in items], report))
-
-    def _refuse_closed(self) -> None:
-        if self._closed.is_set():
-            raise BackendError("the prefilter is closed; what it embedded before is kept if the embedder keeps vectors")
-
-    def _whole(self, progress: Progress | None) -> _CatalogIndex:
-        with self._lock:
-            if self._catalog is None:
-                index = self._embedded(self._items, progress)
-                self._catalog = _CatalogIndex(index, {item.id: place for place, item in enumerate(self._items)})
-            return self._catalog
+def first_found(retriever: Retriever, scores: Vectors, k: int) -> Hits:
+    """The best of a retriever's scores, best first: those above its floor, at most k."""
+    best = top_k(scores, k)
+    if retriever.floor is not None:
+        best = best[scores[best] > retriever.floor]
+    return Hits(best, scores[best])
 
 
-@dataclass(frozen=True, slots=True)
-class _CatalogIndex:
-    index: ExactIndex
-    places: dict[str, int]
+def _best(retriever: Retriever, scores: Vectors, k: int, exclude: Sequence[int]) -> Hits:
+    if len(exclude):
+        scores = scores.copy()
+        scores[np.asarray(exclude, dtype=np.int64)] = -np.inf
+    return first_found(retriever, scores, k)
 
 
-def _selection(
-    items: Sequence[Item], places: Rows, scores: Vectors, seen: tuple[str, ...], dropped: int, notes: tuple[str, ...]
-) -> Selection:
-    return Selection(tuple(items[place] for place in places.tolist()), tuple(scores.tolist()), seen, dropped, notes)
+def _ranks(scores: Vectors) -> NDArray[np.float32]:
+    """Ranks from 1 of scores that stand best first; equal scores share the mean of theirs, so that none of them gains."""
+    borders = np.flatnonzero(np.diff(scores)) + 1
+    starts = np.concatenate([[0], borders])
+    ends = np.concatenate([borders, [len(scores)]])
+    return np.repeat((starts + ends + 1) / 2, ends - starts).astype(np.float32)
 
 
 def _refuse_nothing_left(left: int, of: int) -> None:
@@ -281,10 +258,3 @@ def _refuse_nothing_left(left: int, of: int) -> None:
             field="candidates",
             fix="give candidates that the user does not have, or set prefilter.drop_seen to false",
         )
-
-
-def _check_share(name: str, value: float, *, lowest_allowed: bool) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or value > 1 or value < 0 or (value == 0 and not lowest_allowed):
-        span = "from 0 to 1" if lowest_allowed else "above 0 and at most 1"
-        raise ConfigError(f"must be a number {span}", field=f"prefilter.{name}", value=value, fix="try 0.5")

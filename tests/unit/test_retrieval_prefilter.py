@@ -192,7 +192,7 @@ def test_attributes_that_cannot_be_compared_do_no_harm() -> None:
     items = tuple(Item(item.id, item.title, {"picture": np.ones(3)}) for item in CATALOG)
     prefilter = Prefilter(BagEmbedder(), PrefilterOptions(fields=("title", "picture")), items)
     prefilter.prepare()
-    bag = prefilter.embedder
+    bag = prefilter.embedding.embedder
     assert isinstance(bag, BagEmbedder)
     bag.asked.clear()
     own = (Item("1", TITLES[1], {"picture": np.ones(3)}), Item("5", TITLES[5], {"picture": np.zeros(3)}))

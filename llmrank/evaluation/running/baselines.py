@@ -169,7 +169,7 @@ class EmbeddingBaseline(Baseline):
         super().__init__(catalog, seed)
         self._prefilter = prefilter
         self._random = RandomBaseline(catalog, seed)
-        self.model = prefilter.embedder.model
+        self.model = "" if prefilter.embedding is None else prefilter.embedding.embedder.model
 
     def order(self, request: ResolvedRequest) -> Ordered:
         """By cosine, equals by chance; candidates that the user has are left out if the options say so."""
