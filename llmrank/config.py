@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmrank.backends.guard import Limits
 from llmrank.backends.unasked import UnaskedBackend
 from llmrank.catalog import Catalog
-from llmrank.errors import ConfigError
-from llmrank.fusion import Fusion
-from llmrank.protocols import Backend, Embedder
+from llmrank.errors import ConfigError, nearest
+from llmrank.fusion import PARTS, Fusion
+from llmrank.protocols import Backend, Embedder, Retriever
 from llmrank.ranker import Ranker
 from llmrank.retrieval.text import check_fields
+from llmrank.retrieval.unasked import UnaskedEmbedder
+from llmrank.retriever_kinds import build_retrievers
 from llmrank.sections import kind_of, load_yaml, make, mapping_of, refuse_unknown, section_of, take
 from llmrank.strategy_kinds import build_strategy
-from llmrank.types import Capability
+from llmrank.types import Capability, Item
 from llmrank.writer import PromptOptions
 
-KEYS = ("backend", "prompt", "strategy", "prefilter", "fusion", "limits", "cache", "catalog")
+if TYPE_CHECKING:
+    from llmrank.retrieval.prefilter import Prefilter
+
+KEYS = ("backend", "prompt", "strategy", "retrievers", "prefilter", "fusion", "limits", "cache", "catalog")
 
 CAPABILITIES: Mapping[str, frozenset[Capability]] = {
     "openai": frozenset({"generate", "label_logprobs"}),
@@ -88,23 +93,15 @@ def build_ranker(
         )
     cache_path = default_cache if cache.path is None and not backend_section.get("record") else cache.path
     found = _catalog(sections, catalog)
-    fusion = _fusion(sections)
     built_strategy = build_strategy(strategy, prompt)
     if found is not None:
         fields = make(PromptOptions, prompt, "prompt").fields
         check_fields(fields, found.items, where="prompt.fields")
-    prefilter = None
-    if sections.get("prefilter") is not None:
-        from llmrank.retrieval.prefilter import Prefilter, PrefilterOptions
-        from llmrank.retrieval.unasked import UnaskedEmbedder
-
-        prefilter_section = section_of(sections, "prefilter")
-        embedder_section = mapping_of(prefilter_section.pop("embedder", None), "prefilter.embedder")
-        embedder = UnaskedEmbedder() if unasked else build_embedder(embedder_section)
-        if "fields" in prompt:
-            prefilter_section.setdefault("fields", prompt["fields"])  # what tells the model something tells the embedder, too
-        options = make(PrefilterOptions, prefilter_section, "prefilter", also=("embedder",))
-        prefilter = Prefilter(embedder, options, found.items if found else None)
+    items = found.items if found else None
+    make_embedder = _unasked_embedder if unasked else build_embedder
+    retrievers = build_retrievers(section_of(sections, "retrievers"), items, embedder=make_embedder, unasked=unasked)
+    prefilter = _prefilter(sections, prompt, items, retrievers, make_embedder)
+    fusion = _fusion(sections, retrievers)
     build = build_unasked_backend if unasked else build_backend
     backend = build(backend_section)  # last: it may hold a model in memory, which no later mistake should leave there
     if "deadline_s" not in limits and not backend.remote:
@@ -114,8 +111,9 @@ def build_ranker(
         backend if around is None else around(backend),
         built_strategy,
         catalog=found,
+        retrievers=tuple(retrievers.values()),
         prefilter=prefilter,
-        owns_prefilter=True,
+        owns_retrieval=True,
         fusion=fusion,
         limits=limits_options,
         cache=cache_path,
@@ -235,9 +233,47 @@ class _CatalogFile:
     path: str
 
 
-def _fusion(sections: Mapping[str, Any]) -> Fusion | None:
+def _prefilter(
+    sections: Mapping[str, Any],
+    prompt: Mapping[str, Any],
+    items: Sequence[Item] | None,
+    retrievers: Mapping[str, Retriever],
+    make_embedder: Callable[[Mapping[str, Any]], Embedder],
+) -> Prefilter | None:
+    if sections.get("prefilter") is None:
+        return None
+    from llmrank.retrieval.prefilter import Prefilter, PrefilterOptions
+
+    section = section_of(sections, "prefilter")
+    by = make(_By, take(section, "by"), "prefilter").by
+    embedder_section = mapping_of(section.pop("embedder", None), "prefilter.embedder")
+    if "fields" in prompt:
+        section.setdefault("fields", prompt["fields"])  # what tells the model something tells the embedder, too
+    options = make(PrefilterOptions, section, "prefilter", also=("embedder", "by"))
+    known = (EMBEDDING, *retrievers)
+    for name in by:
+        if name not in known:
+            raise ConfigError("there is no such retriever", field="prefilter.by", value=name, fix=nearest(name, known))
+    embedder = make_embedder(embedder_section) if EMBEDDING in by else None
+    return Prefilter(embedder, options, items, [retrievers[name] for name in by if name != EMBEDDING])
+
+
+EMBEDDING = "embedding"
+"""What `prefilter.by` calls the embeddings that the prefilter's own keys are about."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _By:
+    by: tuple[str, ...] = (EMBEDDING,)
+
+
+def _unasked_embedder(section: Mapping[str, Any]) -> Embedder:
+    return UnaskedEmbedder()
+
+
+def _fusion(sections: Mapping[str, Any], retrievers: Mapping[str, Retriever]) -> Fusion | None:
     weights = section_of(sections, "fusion")
-    return Fusion(weights) if weights else None
+    return Fusion(weights, (*PARTS, *retrievers)) if weights else None
 
 
 def _openai(options: dict[str, Any]) -> Backend:

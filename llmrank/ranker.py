@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterab
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -20,9 +20,9 @@ from llmrank.budget import Budget
 from llmrank.cache import AnswerCache
 from llmrank.catalog import Catalog
 from llmrank.driver import run_flow
-from llmrank.errors import BackendError, CapabilityError, ClosedError, ConfigError, LLMRankError, RequestError
-from llmrank.fusion import Fusion
-from llmrank.protocols import Backend, Flow, Strategy
+from llmrank.errors import BackendError, CapabilityError, ClosedError, ConfigError, LLMRankError, RequestError, nearest
+from llmrank.fusion import PARTS, Fusion
+from llmrank.protocols import Backend, Flow, Retriever, Strategy
 from llmrank.resolve import resolve
 from llmrank.strategies.outcome import failed
 from llmrank.types import Event, Item, Ranking, RankRequest, ResolvedRequest
@@ -45,10 +45,12 @@ class Ranker:
         backend: Reaches the model. Retries, a concurrency limit and the answer cache are put around it here.
         strategy: Turns a request into prompts and their answers into an order.
         catalog: Where ids are looked up; without one, requests hold Items.
+        retrievers: What else scores candidates (item-kNN, popularity, ...), as parts of the fusion under their names.
         prefilter: Shortens candidate lists before the model is asked; None ranks them as they are.
-        owns_prefilter: True closes the prefilter with the Ranker. By default it stays open, for several Rankers may share one;
-            the backend is always closed.
-        fusion: Weights of the model's and the prefilter's scores in the final order; None for the model's order alone.
+        owns_retrieval: True closes the prefilter and the retrievers with the Ranker. By default they stay open, for several
+            Rankers may share them; the backend is always closed.
+        fusion: Weights of the scores of the model, the prefilter and the retrievers in the final order; None for the model's
+            order alone.
         limits: How often and how long one prompt is tried; by default 6 times and, if a server answers, 60 seconds.
         cache: Path of the answer cache (SQLite), or None.
         max_concurrency: The most prompts in flight at once; None for what the backend finds right (`concurrency`).
@@ -66,8 +68,9 @@ class Ranker:
         strategy: Strategy,
         *,
         catalog: Catalog | None = None,
+        retrievers: Sequence[Retriever] = (),
         prefilter: Prefilter | None = None,
-        owns_prefilter: bool = False,
+        owns_retrieval: bool = False,
         fusion: Fusion | None = None,
         limits: Limits | None = None,
         cache: str | Path | None = None,
@@ -77,13 +80,7 @@ class Ranker:
         require(strategy, backend)
         if on_error not in ("raise", "fallback"):
             raise ConfigError("unknown", field="limits.on_error", value=on_error, fix="use raise or fallback")
-        if fusion is not None and prefilter is None and fusion.weights.get("prefilter"):
-            raise ConfigError(
-                "there is no prefilter whose scores could be weighed",
-                field="fusion.prefilter",
-                value=fusion.weights["prefilter"],
-                fix="configure a prefilter, or leave this weight out",
-            )
+        _check_parts(fusion, retrievers, prefilter)
         self.max_concurrency = backend.concurrency if max_concurrency is None else max_concurrency
         self.backend: Backend = guard(
             backend,
@@ -93,12 +90,14 @@ class Ranker:
         )
         self.strategy = strategy
         self.catalog = catalog
+        self.retrievers: Mapping[str, Retriever] = {each.name: each for each in retrievers}
         self.prefilter = prefilter
         self.fusion = fusion
         self.on_error = on_error
         self._portal = Portal()
         # A Ranker that nobody closed still frees its connections and its thread, at the latest when Python ends.
-        self._finalizer = weakref.finalize(self, _shut_down, self._portal, self.backend, prefilter if owns_prefilter else None)
+        owned = (*([prefilter] if prefilter is not None else []), *retrievers) if owns_retrieval else ()
+        self._finalizer = weakref.finalize(self, _shut_down, self._portal, self.backend, owned)
 
     @classmethod
     def from_config(cls, config: str | Path | Mapping[str, Any], *, catalog: Catalog | str | Path | None = None) -> Ranker:
@@ -273,14 +272,10 @@ class Ranker:
             )
 
     async def _rank(self, request: ResolvedRequest) -> Ranking:
-        if self.prefilter is None:
-            selection, failure = self._select(request)
-        else:
-            selection, failure = await asyncio.to_thread(self._select, request)
-        request = request if selection is None else replace(request, candidates=selection.candidates)
-        if failure is not None:
-            ranking = failed(request.candidates, failure, strategy=self.strategy.name, fingerprint="")
-            return self._finish(request, ranking, selection)
+        found = await asyncio.to_thread(self._select, request) if self._retrieves else self._select(request)
+        request = found.request
+        if found.error is not None:
+            return self._finish(found, failed(request.candidates, found.error, strategy=self.strategy.name, fingerprint=""))
         try:
             info = await self.backend.info()
             counter = info.counter
@@ -289,7 +284,7 @@ class Ranker:
             ranking = await run_flow(flow, self.backend, in_thread=counter is not None and counter.remote)
         except BackendError as error:  # the server is not there to tell its model's window or to count tokens
             ranking = failed(request.candidates, error, strategy=self.strategy.name, fingerprint="")
-        return self._finish(request, ranking, selection)
+        return self._finish(found, ranking)
 
     def flow(self, request: RankRequest, budget: Budget) -> Flow:
         """One request as a flow, for those who answer its prompts in another way than by asking the backend one by one.
@@ -304,14 +299,12 @@ class Ranker:
             RequestError, UnknownItemError: the request cannot be ranked as it stands.
         """
         self._refuse_closed()
-        resolved = resolve(request, self.catalog)
-        selection, failure = self._select(resolved)
-        resolved = resolved if selection is None else replace(resolved, candidates=selection.candidates)
-        if failure is not None:
-            ranking = failed(resolved.candidates, failure, strategy=self.strategy.name, fingerprint="")
+        found = self._select(resolve(request, self.catalog))
+        if found.error is not None:
+            ranking = failed(found.request.candidates, found.error, strategy=self.strategy.name, fingerprint="")
         else:
-            ranking = yield from self.asked(resolved, budget)
-        return self._finish(resolved, ranking, selection)
+            ranking = yield from self.asked(found.request, budget)
+        return self._finish(found, ranking)
 
     def asked(self, request: ResolvedRequest, budget: Budget) -> Flow:
         """What the model is asked for a request that is resolved and shortened: the strategy's flow, without fusion.
@@ -326,29 +319,50 @@ class Ranker:
         """The request as the strategy gets it: what the fusion may bring to the first places has to be ranked, too."""
         return replace(request, top_k=None) if self.fusion is not None and self.fusion.needs else request
 
-    def _select(self, request: ResolvedRequest) -> tuple[Selection | None, BackendError | None]:
-        """What the prefilter lets through, if there is one; with the error, the order given, if its server does not answer."""
+    @property
+    def _retrieves(self) -> bool:
+        """Whether something is computed before the model is asked."""
+        return self.prefilter is not None or bool(self._weighed)
+
+    @property
+    def _weighed(self) -> Sequence[Retriever]:
+        """The retrievers whose scores the fusion needs."""
+        needs = frozenset() if self.fusion is None else self.fusion.needs
+        return [each for name, each in self.retrievers.items() if name in needs]
+
+    def _select(self, request: ResolvedRequest) -> _Found:
+        """What is asked about, and all that is known of it without the model; with the error, if a server does not answer."""
+        selection = None
         if self.prefilter is None:
             if self.catalog is not None and request.candidates is self.catalog.items:
                 _refuse_unfiltered(len(self.catalog))
-            return None, None
+        else:
+            try:
+                selection = self.prefilter.select(request)
+            except BackendError as error:
+                selection = self.prefilter.as_given(request)
+                return _Found(replace(request, candidates=selection.candidates), selection, error=error)
+            request = replace(request, candidates=selection.candidates)
+        scores = {} if selection is None else {"prefilter": _by_id(request.candidates, selection.scores)}
         try:
-            return self.prefilter.select(request), None
+            for each in self._weighed:
+                scores[each.name] = _by_id(request.candidates, each.score(request, request.candidates).tolist())
         except BackendError as error:
-            return self.prefilter.as_given(request), error
+            return _Found(request, selection, error=error)
+        return _Found(request, selection, scores)
 
-    def _finish(self, request: ResolvedRequest, ranking: Ranking, selection: Selection | None) -> Ranking:
+    def _finish(self, found: _Found, ranking: Ranking) -> Ranking:
         cut = ranking.cut
         notes = ranking.notes
+        request, selection = found.request, found.selection
         if selection is not None:
             cut = replace(cut, seen=selection.seen, prefiltered=selection.dropped)
             notes += selection.notes
-        if self.fusion is not None:
-            scores = _scores_by_id(selection)
-            if scores or not self.fusion.needs:
-                ranking = self.fusion.apply(ranking, {"prefilter": [scores.get(each.id, 0.0) for each in ranking.items]})
-            else:
-                notes += ("the fusion was left out: the prefilter has no scores for this request",)
+        if self.fusion is not None and found.error is None:
+            ids = [each.id for each in ranking.items]
+            ranking = self.fusion.apply(ranking, {name: [by_id[id_] for id_ in ids] for name, by_id in found.scores.items()})
+        elif self.fusion is not None and self.fusion.needs:
+            notes += ("the fusion was left out: not all of its parts have scores for this request",)
         return replace(
             ranking,
             items=ranking.items[: request.top_k],
@@ -357,6 +371,49 @@ class Ranker:
             notes=notes,
             model=ranking.model or self.backend.model,
             user_id=request.user_id,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is known before the model is asked.
+
+    Attributes:
+        request: With the candidates that the model is asked about.
+        selection: What the prefilter kept, if there is one.
+        scores: For each part but the model its scores by item id.
+        error: Why a part has none.
+    """
+
+    request: ResolvedRequest
+    selection: Selection | None = None
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    error: BackendError | None = None
+
+
+def _by_id(items: Sequence[Item], scores: Sequence[float]) -> dict[str, float]:
+    return {item.id: score for item, score in zip(items, scores, strict=True)}
+
+
+def _check_parts(fusion: Fusion | None, retrievers: Sequence[Retriever], prefilter: Prefilter | None) -> None:
+    """Refuses retrievers of one name, and a fusion that weighs a part which is not there."""
+    names = [each.name for each in retrievers]
+    twice = next((name for name in names if names.count(name) > 1 or name in PARTS), None)
+    if twice is not None:
+        raise ConfigError("two parts have this name", field="retrievers", value=twice, fix="give each a name of its own")
+    if fusion is None:
+        return
+    if prefilter is None and "prefilter" in fusion.needs:
+        raise ConfigError(
+            "there is no prefilter whose scores could be weighed",
+            field="fusion.prefilter",
+            value=fusion.weights.get("prefilter"),
+            fix="configure a prefilter, or leave this weight out",
+        )
+    missing = sorted(fusion.needs - {"prefilter", *names})
+    if missing:
+        raise ConfigError(
+            "there is no retriever of this name", field=f"fusion.{missing[0]}", fix=nearest(missing[0], [*PARTS, *names])
         )
 
 
@@ -387,12 +444,6 @@ def _refuse_unfiltered(count: int) -> None:
         )
 
 
-def _scores_by_id(selection: Selection | None) -> dict[str, float]:
-    if selection is None:
-        return {}
-    return {item.id: score for item, score in zip(selection.candidates, selection.scores, strict=True)}
-
-
 async def _next(source: AsyncIterator[RankRequest]) -> RankRequest:
     return await anext(source)
 
@@ -406,7 +457,9 @@ async def _each(requests: Iterable[RankRequest] | AsyncIterable[RankRequest]) ->
             yield request
 
 
-def _shut_down(portal: Portal, backend: Backend, prefilter: Prefilter | None) -> None:
-    if prefilter is not None:
-        prefilter.close()  # first, so that nobody waits for a catalogue that is being embedded
+def _shut_down(portal: Portal, backend: Backend, retrieval: Sequence[object]) -> None:
+    for part in retrieval:  # first, so that nobody waits for a catalogue that is being embedded
+        close = getattr(part, "close", None)
+        if close is not None:
+            close()
     portal.finish(backend.aclose)

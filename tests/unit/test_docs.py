@@ -76,7 +76,7 @@ SECTIONS: Mapping[str, tuple[type | None, Mapping[str, object]]] = {
     "strategy: {kind: setwise}": (SetwiseOptions, {}),
     "strategy: {kind: self-consistency}": (SelfConsistencyOptions, {"of": REQUIRED}),
     "strategy: {kind: calibrated}": (CalibratedOptions, {"of": REQUIRED}),
-    "prefilter": (PrefilterOptions, {"embedder": {"kind": "wordllama"}}),
+    "prefilter": (PrefilterOptions, {"by": ["embedding"], "embedder": {"kind": "wordllama"}}),
     "prefilter.embedder": (config._Store, {"kind": "wordllama", "store": "embeddings"}),
     "prefilter.embedder: {kind: wordllama}": (WordLlamaOptions, {}),
     "prefilter.embedder: {kind: openai}": (OpenAIEmbedderOptions, {}),

@@ -458,7 +458,7 @@ def test_a_prefilter_may_be_shared_or_owned() -> None:
     for _ in range(2):
         with make(prefilter=prefilter) as ranker:
             assert len(ranker.rank(["11"], ["5", "1", "12"]).items) == 2
-    make(prefilter=prefilter, owns_prefilter=True).close()
+    make(prefilter=prefilter, owns_retrieval=True).close()
     with make(prefilter=prefilter) as ranker, pytest.raises(BackendError, match="closed"):
         ranker.rank(["11"], ["5", "1", "12"])
 
