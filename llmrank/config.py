@@ -245,7 +245,9 @@ def _prefilter(
     from llmrank.retrieval.prefilter import Prefilter, PrefilterOptions
 
     section = section_of(sections, "prefilter")
-    by = make(_By, take(section, "by"), "prefilter").by
+    by = section.pop("by", [EMBEDDING])
+    if not isinstance(by, list | tuple):
+        raise ConfigError("must be a list of names", field="prefilter.by", value=by, fix=f"write [{EMBEDDING}]")
     embedder_section = mapping_of(section.pop("embedder", None), "prefilter.embedder")
     if "fields" in prompt:
         section.setdefault("fields", prompt["fields"])  # what tells the model something tells the embedder, too
@@ -253,18 +255,13 @@ def _prefilter(
     known = (EMBEDDING, *retrievers)
     for name in by:
         if name not in known:
-            raise ConfigError("there is no such retriever", field="prefilter.by", value=name, fix=nearest(name, known))
+            raise ConfigError("there is no such retriever", field="prefilter.by", value=name, fix=nearest(str(name), known))
     embedder = make_embedder(embedder_section) if EMBEDDING in by else None
     return Prefilter(embedder, options, items, [retrievers[name] for name in by if name != EMBEDDING])
 
 
 EMBEDDING = "embedding"
 """What `prefilter.by` calls the embeddings that the prefilter's own keys are about."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _By:
-    by: tuple[str, ...] = (EMBEDDING,)
 
 
 def _unasked_embedder(section: Mapping[str, Any]) -> Embedder:

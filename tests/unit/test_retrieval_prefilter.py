@@ -192,6 +192,7 @@ def test_attributes_that_cannot_be_compared_do_no_harm() -> None:
     items = tuple(Item(item.id, item.title, {"picture": np.ones(3)}) for item in CATALOG)
     prefilter = Prefilter(BagEmbedder(), PrefilterOptions(fields=("title", "picture")), items)
     prefilter.prepare()
+    assert prefilter.embedding is not None
     bag = prefilter.embedding.embedder
     assert isinstance(bag, BagEmbedder)
     bag.asked.clear()
