@@ -26,6 +26,7 @@ from llmrank.evaluation.measures.measure import FAMILIES
 from llmrank.evaluation.running.baselines import NAMES
 from llmrank.evaluation.suite import MemorizationOptions, StabilityOptions, Suite
 from llmrank.fusion import PARTS, Fusion
+from llmrank.retrieval.graph import ApproximateOptions
 from llmrank.retrieval.openai import OpenAIEmbedderOptions
 from llmrank.retrieval.precomputed import PrecomputedOptions
 from llmrank.retrieval.prefilter import PrefilterOptions
@@ -76,11 +77,13 @@ SECTIONS: Mapping[str, tuple[type | None, Mapping[str, object]]] = {
     "strategy: {kind: setwise}": (SetwiseOptions, {}),
     "strategy: {kind: self-consistency}": (SelfConsistencyOptions, {"of": REQUIRED}),
     "strategy: {kind: calibrated}": (CalibratedOptions, {"of": REQUIRED}),
-    "prefilter": (PrefilterOptions, {"by": ["embedding"], "embedder": {"kind": "wordllama"}}),
+    "prefilter": (PrefilterOptions, {"by": ["embedding"], "embedder": {"kind": "wordllama"}, "index": {"kind": "exact"}}),
     "prefilter.embedder": (config._Store, {"kind": "wordllama", "store": "embeddings"}),
     "prefilter.embedder: {kind: wordllama}": (WordLlamaOptions, {}),
     "prefilter.embedder: {kind: openai}": (OpenAIEmbedderOptions, {}),
     "prefilter.embedder: {kind: precomputed}": (PrecomputedOptions, {"fallback": None}),
+    "prefilter.index": (None, {"kind": "exact"}),
+    "prefilter.index: {kind: approximate}": (ApproximateOptions, {}),
     "fusion": (None, dict.fromkeys(PARTS, 0)),
     "limits": (Limits, {"on_error": ON_ERROR}),
     "cache": (config._Cache, {}),
