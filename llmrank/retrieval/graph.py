@@ -55,7 +55,7 @@ class ApproximateOptions:
         expansion_search: How many while one is searched (ef); more are seen if more are asked for.
     """
 
-    connectivity: int = 32
+    connectivity: int = 16
     expansion_add: int = 128
     expansion_search: int = 400
 
@@ -216,7 +216,6 @@ def _opened(path: Path, dimension: int, count: int, options: ApproximateOptions)
         index.view(str(path))
     except (RuntimeError, ValueError):  # written by a version of usearch that this one cannot read
         return None
-    index.expansion_search = options.expansion_search  # a file brings none of its own
     return index if len(index) == count else None
 
 
