@@ -34,8 +34,8 @@ def made_titles(real: Sequence[str], count: int, seed: int) -> list[str]:
     titles = dict.fromkeys(real)
     while len(titles) < count:
         walk = [choose(firsts)]
-        while len(walk) < LONGEST and (word := choose(following[walk[-1]])) is not None:
-            walk.append(word)
+        while len(walk) < LONGEST and (another := choose(following[walk[-1]])) is not None:
+            walk.append(another)
         titles.setdefault(" ".join(walk))
     return list(titles)[:count]
 
