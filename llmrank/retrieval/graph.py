@@ -6,12 +6,13 @@ Small World graphs", IEEE TPAMI 2020) as usearch implements it. Two files of a f
     graph-KEY.usearch    the graph, with the vectors as float16
     graph-KEY.json       {"format": 1, "bytes": ..., "sha256": "..."} of that file, written after it
 
-KEY is a digest of the vectors and of what shapes the graph: other vectors, or more of them, make another graph.
+KEY is a digest of the vectors, of what shapes the graph and of usearch's version: other vectors, or more of them, make another.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import os
 import threading
@@ -155,8 +156,10 @@ def _blocks(vectors: Vectors, used: Rows | None) -> Iterator[Vectors]:
 
 def _key(vectors: Vectors, used: Rows | None, options: ApproximateOptions) -> str:
     """A digest of all that a graph depends on. `expansion_search` is none of it: any graph is searched with any."""
-    shape = [FORMAT, NUMBERS, vectors.shape[1], options.connectivity, options.expansion_add]
-    digest = hashlib.sha256(json.dumps(shape).encode())
+    # With usearch's version: one may read what another wrote as something else, or crash on it.
+    written_by = [FORMAT, importlib.metadata.version("usearch"), NUMBERS]
+    shape = [vectors.shape[1], options.connectivity, options.expansion_add]
+    digest = hashlib.sha256(json.dumps(written_by + shape).encode())
     for block in _blocks(vectors, used):
         digest.update(block.data)
     return digest.hexdigest()[:32]
@@ -214,7 +217,7 @@ def _opened(path: Path, dimension: int, count: int, options: ApproximateOptions)
     index = _empty(dimension, options)
     try:
         index.view(str(path))
-    except (RuntimeError, ValueError):  # written by a version of usearch that this one cannot read
+    except RuntimeError:  # the system maps no more memory: the graph is built anew, in memory
         return None
     return index if len(index) == count else None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-import json
+import importlib.metadata
 import os
 import threading
 from collections.abc import Sequence
@@ -224,14 +224,7 @@ def _broken_description(path: Path) -> None:
     path.with_suffix(".json").write_text('{"format": 1,', encoding="utf-8")
 
 
-def _another_programs(path: Path) -> None:
-    """A whole file, described as it is, that is no graph."""
-    path.write_bytes(b"x" * 10_000)
-    described = {"format": graph_module.FORMAT, "bytes": 10_000, "sha256": graph_module._sha256(path)}
-    path.with_suffix(".json").write_text(json.dumps(described), encoding="utf-8")
-
-
-@pytest.mark.parametrize("damage", [_cut, _one_byte, _other_file, _no_description, _broken_description, _another_programs])
+@pytest.mark.parametrize("damage", [_cut, _one_byte, _other_file, _no_description, _broken_description])
 def test_a_damaged_graph_is_built_anew(tmp_path: Path, damage: Any) -> None:
     """Whatever happened to the files, nothing is read from them that was not written there, and the graph is whole again."""
     exact = ExactIndex(table(200))
@@ -246,6 +239,27 @@ def test_a_damaged_graph_is_built_anew(tmp_path: Path, damage: Any) -> None:
     seen.clear()
     ApproximateIndex(exact, folder=tmp_path, progress=lambda done, total: seen.append(done))
     assert seen == []
+
+
+def test_a_graph_that_cannot_be_mapped_is_built_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system maps no more memory the answers are the same."""
+    from usearch.index import Index
+
+    def refuse(self: Any, path: str) -> None:
+        raise RuntimeError("Can't map the file")
+
+    monkeypatch.setattr(Index, "view", refuse)
+    exact = ExactIndex(table(200))
+    query = table(1, seed=4)[0]
+    same(ApproximateIndex(exact, folder=tmp_path).search(query, 10), exact.search(query, 10))
+
+
+def test_a_graph_of_another_version_of_usearch_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one version wrote another might take for something else: it builds its own."""
+    ApproximateIndex(ExactIndex(table(50)), folder=tmp_path)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.0")
+    ApproximateIndex(ExactIndex(table(50)), folder=tmp_path)
+    assert len(list(tmp_path.glob("*.usearch"))) == 2
 
 
 def test_building_that_is_ended_leaves_nothing(tmp_path: Path) -> None:
