@@ -30,6 +30,7 @@ from llmrank.retrieval.openai import OpenAIEmbedderOptions
 from llmrank.retrieval.precomputed import PrecomputedOptions
 from llmrank.retrieval.prefilter import PrefilterOptions
 from llmrank.retrieval.wordllama import WordLlamaOptions
+from llmrank.retriever_kinds import KINDS
 from llmrank.strategies.calibrated import CalibratedOptions
 from llmrank.strategies.likelihood import Likelihood, LikelihoodOptions
 from llmrank.strategies.listwise import Listwise, ListwiseOptions, SingleTokenOptions
@@ -164,6 +165,12 @@ def test_every_baseline_is_documented() -> None:
     assert [match[1] for match in named if match] == list(NAMES)
 
 
+def test_every_retriever_is_documented() -> None:
+    """docs/configuration.md has a row for each kind."""
+    kinds = [kind for row in table(CONFIGURATION, "retrievers") for kind in re.findall(r"`([\w-]+)`", row[0])]
+    assert sorted(kinds) == sorted(KINDS)
+
+
 def test_every_class_of_options_is_compared() -> None:
     """Each class that a section of a configuration is made into is one of those above, so a new kind cannot be forgotten."""
     trees = [ast.parse(inspect.getsource(module)) for module in (config, strategy_kinds)]
@@ -186,7 +193,9 @@ def test_every_class_of_options_is_compared() -> None:
     }
     assert {"embedder", "on_error"} <= others
     assert others <= {"kind"}.union(*(documented(heading) for heading in SECTIONS))
-    assert {heading.partition(".")[0].partition(":")[0] for heading in SECTIONS} | {"strategy"} == set(config.KEYS)
+    assert {heading.partition(".")[0].partition(":")[0] for heading in SECTIONS} | {"strategy", "retrievers"} == set(
+        config.KEYS
+    )
     kinds = {f"backend: {{kind: {kind}}}" for kind in (*config.CAPABILITIES, "replay")}
     assert kinds == {heading for heading in SECTIONS if heading.startswith("backend: ")}
     strategies = {f"strategy: {{kind: {kind}}}" for kind in KINDS}
