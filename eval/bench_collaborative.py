@@ -48,17 +48,24 @@ def given(cases: Path, catalog: Catalog) -> Iterator[Question]:
     for case in read_cases(cases):
         candidates = tuple(catalog[item_id] for item_id in case.candidates or ())
         history = tuple(Event(catalog[item_id]) for item_id in case.history)
-        yield Question(ResolvedRequest(history, candidates, user_id=case.user_id), case.candidates.index(case.relevant[0]))
+        relevant = [item.id for item in candidates].index(case.relevant[0])
+        yield Question(ResolvedRequest(history, candidates, user_id=case.user_id), relevant)
 
 
-def held_out(interactions: Interactions, catalog: Catalog, users: int, seed: int, without: set[str]) -> tuple[Interactions, list[Question]]:
+def held_out(
+    interactions: Interactions, catalog: Catalog, users: int, seed: int, without: set[str]
+) -> tuple[Interactions, list[Question]]:
     """The interactions without the last item of so many users, and the questions for those items."""
     histories = histories_of(interactions)
     random = np.random.default_rng(seed)
     long_enough = np.flatnonzero(np.diff(histories.starts) >= 2).tolist()
     allowed = [user for user in long_enough if interactions.users[user] not in without]
     items = [Item(item_id, "") if item_id not in catalog else catalog[item_id] for item_id in interactions.items]
-    order = np.argsort(interactions.user, kind="stable") if interactions.timestamp is None else np.lexsort((interactions.timestamp, interactions.user))
+    order = (
+        np.argsort(interactions.user, kind="stable")
+        if interactions.timestamp is None
+        else np.lexsort((interactions.timestamp, interactions.user))
+    )
     hidden, questions = [], []
     for user in sorted(random.choice(allowed, users, replace=False).tolist()):
         start, end = histories.starts[user], histories.starts[user + 1]

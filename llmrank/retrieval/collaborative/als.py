@@ -83,14 +83,6 @@ class Als(CollaborativeModel[AlsOptions]):
             SetupError: `implicit` is not installed.
         """
         als = needed("implicit.cpu.als")
-        model = als.AlternatingLeastSquares(
-            factors=options.factors,
-            regularization=options.regularization,
-            alpha=options.confidence,
-            iterations=options.iterations,
-            num_threads=options.threads or 0,
-            random_state=options.seed,
-        )
 
         def told(iteration: int, *_: object) -> None:
             if progress is not None:
@@ -98,6 +90,14 @@ class Als(CollaborativeModel[AlsOptions]):
 
         # Its own threads divide the users; threads of BLAS inside each of them would only wait for one another.
         with needed("threadpoolctl").threadpool_limits(1, "blas"):
+            model = als.AlternatingLeastSquares(
+                factors=options.factors,
+                regularization=options.regularization,
+                alpha=options.confidence,
+                iterations=options.iterations,
+                num_threads=options.threads or 0,
+                random_state=options.seed,
+            )
             model.fit(chosen(interactions), show_progress=False, callback=told)
         factors = np.ascontiguousarray(model.item_factors, dtype=np.float32)
         return cls(ItemIndex(interactions.items), options, learned_from(interactions), factors)

@@ -34,7 +34,7 @@ class BprOptions:
         iterations: How often all interactions are gone through.
         decay: The weight of a history item is decay^age, the last one having age 0; in (0, 1].
         last: How many history items, the most recent that the model knows, count; null for all.
-        strength: The length of a user's vector, in units of the items' mean length: how much taste weighs beside an item's bias.
+        strength: What the mean of the history's factors is multiplied by: how much taste weighs beside an item's bias.
         seed: Of the factors at the start and of the samples.
         threads: How many threads train; only with 1 do equal seeds give equal factors, for threads overwrite one another's
             steps.
@@ -65,7 +65,7 @@ class BprOptions:
 class Bpr(CollaborativeModel[BprOptions]):
     """The product of an item's factors with the user's, and the item's bias.
 
-    A user's factors are the direction of the recency-weighted mean of the history's items' factors: a user whom the model
+    A user's factors are `strength` times the recency-weighted mean of the factors of the history's items: a user whom the model
     never saw is as good as any other, and one whom it saw is up to date. An item that stands twice counts once, where it stands
     last. Scores may be below 0, which is what an item without factors and bias, one that nobody chose, would get.
     """

@@ -25,6 +25,9 @@ from llmrank.retrieval.vectors import Progress
 class ItemKnnOptions:
     """How alike two items are, and what of a history counts.
 
+    The defaults are those that ranked held-out items best (`eval/bench_collaborative.py`); where a few neighbours are kept,
+    most candidates that nobody thinks of score 0 alike.
+
     Args:
         neighbours: How many of the most similar items are kept for each.
         shrinkage: Added to the denominator: similarities that few users vouch for shrink towards 0.
@@ -35,12 +38,12 @@ class ItemKnnOptions:
         last: How many history events, the most recent that the model knows, count; null for all.
     """
 
-    neighbours: int = 200
+    neighbours: int = 2000
     shrinkage: float = 10.0
-    popularity_exponent: float = 0.5
-    user_exponent: float = 0.0
+    popularity_exponent: float = 0.3
+    user_exponent: float = 0.5
     decay: float = 0.9
-    last: int | None = 10
+    last: int | None = 50
 
     def __post_init__(self) -> None:
         check_whole("item-knn.neighbours", self.neighbours)

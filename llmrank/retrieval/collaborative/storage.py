@@ -1,4 +1,4 @@
-"""A trained model goes in, one ``.npz`` file comes out, and the model again from it: arrays and a header, no pickled objects."""
+"""A trained model goes in, one ``.npz`` file comes out, and the model again from it: arrays and a header, nothing pickled."""
 
 from __future__ import annotations
 
@@ -50,16 +50,21 @@ def save_model(model: CollaborativeModel[Any], path: str | Path) -> None:
         **text_arrays(_IDS, model.index.ids),
         **{f"model_{name}": array for name, array in model.arrays().items()},
     }
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, arrays)
+    except OSError as error:
+        raise SetupError(f"cannot write {path} ({error.strerror or error}); free space, or name another place") from error
+
+
+def _write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
         with part.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except OSError as error:
-        raise SetupError(f"cannot write {path} ({error.strerror or error}); free space, or name another place") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -80,7 +85,10 @@ def read_model(
     path = Path(path)
     try:
         # Opened here, because NumPy leaves a damaged archive open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise ValueError("it is one array")
             model = _from_archive(archive, kinds, path)
     except OSError as error:
         raise _wrong(path, f"cannot be read ({error.strerror or error})", "check the path") from error
@@ -91,36 +99,33 @@ def read_model(
     return model if name is None else model.named(name)
 
 
-# What NumPy, zipfile and the kinds raise for bytes that are not theirs. RuntimeError: a zip that claims to be encrypted.
-# AttributeError, TypeError: `np.load` of a lone array gives no archive, and a header's values may be of any type.
-_DAMAGE = (
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    RuntimeError,
-    RecursionError,
-    MemoryError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+# What NumPy, zipfile, json and the kinds raise for bytes that are not theirs. RuntimeError: a zip that claims to be encrypted,
+# and a header of brackets in brackets in brackets. MemoryError: an array that claims to be larger than any.
+_DAMAGE = (ValueError, KeyError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 def _from_archive(archive: Any, kinds: Mapping[str, type[CollaborativeModel[Any]]], path: Path) -> CollaborativeModel[Any]:
     header = json.loads(archive["header"].tobytes())
-    if header["format"] != FORMAT:
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError("its header is that of something else")
-    if header["version"] != VERSION or header["kind"] not in kinds:
-        what = f"format {header['version']!r}, kind {header['kind']!r}"
-        raise ConfigError(f"this version of llmrank does not know its form: {what}", field="file", value=path.name)
-    kind = kinds[header["kind"]]
-    said = header["learned"]
-    learned = Learned(**{**said, "notes": tuple(said["notes"])})
-    names = [name for name in archive.files if name.startswith("model_")]
-    arrays = {name.removeprefix("model_"): archive[name] for name in names}
-    index = ItemIndex(texts_of(_IDS, archive))
-    return kind.from_arrays(index, kind.options_type(**header["options"]), learned, arrays)
+    version, kind = header["version"], header["kind"]
+    if version != VERSION or not isinstance(kind, str) or kind not in kinds:
+        raise ConfigError(f"this version of llmrank does not know version {version!r}, kind {kind!r}", value=path.name)
+    cls = kinds[kind]
+    options = cls.options_type(**_fields(cls.options_type, header["options"]))
+    told = _fields(Learned, header["learned"])
+    learned = Learned(**{**told, "notes": tuple(told.get("notes", ()))})
+    arrays = {name.removeprefix("model_"): archive[name] for name in archive.files if name.startswith("model_")}
+    return cls.from_arrays(ItemIndex(texts_of(_IDS, archive)), options, learned, arrays)
+
+
+def _fields(cls: type[Any], values: object) -> dict[str, Any]:
+    """What a header says of a dataclass; ValueError if that is no mapping of its fields, or lacks one that must be there."""
+    fields = {each.name: each.default is dataclasses.MISSING for each in dataclasses.fields(cls)}
+    required = {name for name, must in fields.items() if must}
+    if not isinstance(values, dict) or not required <= set(values) <= set(fields):
+        raise ValueError(f"{cls.__name__} are not {values!r}")
+    return values
 
 
 def _wrong(path: Path, what: str, fix: str) -> ConfigError:

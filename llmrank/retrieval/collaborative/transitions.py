@@ -37,14 +37,14 @@ class TransitionsOptions:
         last: How many history events, the most recent that the model knows, count; null for all.
     """
 
-    window: int = 5
-    distance_exponent: float = 1.0
-    backward: float = 0.0
-    neighbours: int = 200
+    window: int = 30
+    distance_exponent: float = 0.5
+    backward: float = 0.5
+    neighbours: int = 2000
     shrinkage: float = 10.0
-    popularity_exponent: float = 0.5
-    decay: float = 0.8
-    last: int | None = 10
+    popularity_exponent: float = 0.3
+    decay: float = 0.9
+    last: int | None = 50
 
     def __post_init__(self) -> None:
         check_whole("transitions.window", self.window)
