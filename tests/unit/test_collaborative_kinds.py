@@ -203,8 +203,8 @@ def test_transitions_are_those_of_a_plain_loop(
         for at, first in enumerate(items):
             for distance, second in enumerate(items[at + 1 : at + 1 + window], start=1):
                 if first != second:
-                    follows[first, second] += distance**-exponent  # type: ignore[assignment]  # a float
-                    follows[second, first] += backward * distance**-exponent  # type: ignore[assignment]  # a float
+                    follows[first, second] += distance**-exponent
+                    follows[second, first] += backward * distance**-exponent
     recents = [item for item in history if item in events][-3:]
     expected = [
         sum(

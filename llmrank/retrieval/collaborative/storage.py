@@ -86,10 +86,7 @@ def read_model(
     try:
         # Opened here, because NumPy leaves a damaged archive open.
         with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                raise ValueError("it is one array")
-            model = _from_archive(archive, kinds, path)
+            model = _from_archive(np.load(file, allow_pickle=False), kinds, path)
     except OSError as error:
         raise _wrong(path, f"cannot be read ({error.strerror or error})", "check the path") from error
     except LLMRankError as error:
@@ -105,6 +102,8 @@ _DAMAGE = (ValueError, KeyError, EOFError, RuntimeError, MemoryError, zipfile.Ba
 
 
 def _from_archive(archive: Any, kinds: Mapping[str, type[CollaborativeModel[Any]]], path: Path) -> CollaborativeModel[Any]:
+    if isinstance(archive, np.ndarray) or "header" not in archive:
+        raise ValueError("it has no header")
     header = json.loads(archive["header"].tobytes())
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError("its header is that of something else")
@@ -114,7 +113,7 @@ def _from_archive(archive: Any, kinds: Mapping[str, type[CollaborativeModel[Any]
     cls = kinds[kind]
     options = cls.options_type(**_fields(cls.options_type, header["options"]))
     told = _fields(Learned, header["learned"])
-    learned = Learned(**{**told, "notes": tuple(told.get("notes", ()))})
+    learned = Learned(**{**told, "notes": tuple(map(str, told.get("notes") or ""))})
     arrays = {name.removeprefix("model_"): archive[name] for name in archive.files if name.startswith("model_")}
     return cls.from_arrays(ItemIndex(texts_of(_IDS, archive)), options, learned, arrays)
 
