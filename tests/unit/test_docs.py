@@ -26,6 +26,8 @@ from llmrank.evaluation.measures.measure import FAMILIES
 from llmrank.evaluation.running.baselines import NAMES
 from llmrank.evaluation.suite import MemorizationOptions, StabilityOptions, Suite
 from llmrank.fusion import PARTS, Fusion
+from llmrank.retrieval.collaborative import MODEL_KINDS
+from llmrank.retrieval.lists import ListsOptions
 from llmrank.retrieval.openai import OpenAIEmbedderOptions
 from llmrank.retrieval.precomputed import PrecomputedOptions
 from llmrank.retrieval.prefilter import PrefilterOptions
@@ -51,6 +53,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 STRATEGIES = (ROOT / "docs" / "strategies.md").read_text(encoding="utf-8")
 EVALUATION = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+COLLABORATIVE = (ROOT / "docs" / "collaborative.md").read_text(encoding="utf-8")
 
 REQUIRED = "required"
 """What stands in the column of defaults where there is none."""
@@ -146,6 +149,17 @@ def test_every_key_of_a_suite_is_documented_with_its_default(heading: str, cls: 
     told = documented(heading, EVALUATION)
     assert {key: value for key, value in told.items() if key in code} == code
     assert set(told) == set(in_code(cls))
+
+
+@pytest.mark.parametrize(
+    ("heading", "cls"), [*((kind, model.options_type) for kind, model in MODEL_KINDS.items()), ("lists", ListsOptions)]
+)
+def test_every_option_of_a_collaborative_model_is_documented(heading: str, cls: type) -> None:
+    """docs/collaborative.md has a table for each kind, with the defaults and the name of the class."""
+    assert documented(heading, COLLABORATIVE) == in_code(cls)
+    assert f"`{cls.__module__}.{cls.__name__}`" in COLLABORATIVE
+    kinds = [row[0].strip("`") for row in table(COLLABORATIVE, "Collaborative models")]
+    assert kinds == list(MODEL_KINDS)
 
 
 def test_every_measure_is_documented() -> None:
