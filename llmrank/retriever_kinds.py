@@ -17,10 +17,10 @@ from typing import Any
 from llmrank.errors import ConfigError
 from llmrank.protocols import Retriever
 from llmrank.retrieval.unasked import UnaskedRetriever
-from llmrank.sections import kind_of, make, mapping_of
+from llmrank.sections import kind_of, make, mapping_of, take
 from llmrank.types import Item
 
-LEARNING = ("popularity", "item-knn", "transitions", "ease", "user-knn", "als", "bpr", "learned")
+LEARNING = ("popularity", "item-knn", "transitions", "ease", "user-knn", "als", "bpr", "pmi", "learned")
 """The kinds that learn from interactions. In an evaluation they need no `path`: the run trains them."""
 
 KINDS = ("embedding", "lists", *LEARNING)
@@ -80,12 +80,11 @@ def build_retriever(
     if kind == "embedding":
         return _embedding(name, options, catalog_items, embedder, where, unasked=unasked)
     if kind == "lists":
-        path = make(_File, options, where, also=("kind",)).path
-        if unasked:
-            return UnaskedRetriever(name)
-        from llmrank.retrieval.lists import Lists
+        from llmrank.retrieval.lists import ListsOptions, ListsRetriever
 
-        return Lists.load(path, name=name)
+        path = make(_File, take(options, "path"), where, also=("kind",)).path
+        own = make(ListsOptions, options, where, also=("kind", "path"))
+        return UnaskedRetriever(name) if unasked else ListsRetriever.load(path, own, name=name)
     if "path" not in options:
         raise ConfigError(
             "is missing: this kind learns from interactions first",

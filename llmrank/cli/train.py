@@ -11,7 +11,7 @@ import typer
 from llmrank.errors import ConfigError
 from llmrank.progress import progress
 
-KINDS = "popularity, item-knn, transitions, ease, user-knn, als or bpr"
+KINDS = "popularity, item-knn, transitions, ease, user-knn, als, bpr or pmi"
 """In words, for the help: the kinds themselves lie in a module that takes time to import."""
 
 

@@ -23,6 +23,7 @@ from llmrank.retrieval.collaborative.als import Als
 from llmrank.retrieval.collaborative.bpr import Bpr
 from llmrank.retrieval.collaborative.histories import histories_of
 from llmrank.retrieval.collaborative.model import recent, recent_once
+from llmrank.retrieval.collaborative.pmi import Pmi
 from llmrank.retrieval.collaborative.rows import SparseRows, best_of_each, blocks
 from tests.unit.collaborative_data import of_histories, random_interactions, scores, trained
 
@@ -367,3 +368,47 @@ def test_bpr_scores_by_bias_and_the_mean_of_the_historys_factors() -> None:
     user = (0.5 * model.factors[at["i4"]] + model.factors[at["i9"]]) / 1.5
     expected = model.biases[at["i6"]] + 3.0 * float(model.factors[at["i6"]] @ user)
     assert scores(model, ["i4", "i9"], ["i6"]) == pytest.approx([expected], abs=1e-5)
+
+
+# -- pmi
+
+
+def test_pmi_vectors_give_back_the_matrix_that_they_factor() -> None:
+    """With all factors kept, of items that are chosen together more often than by chance: PMI by hand, from all pairs."""
+    table = table_of(["ab", "ab", "ac", "cd", "cd", "bd"])
+    together = dense(table).T @ dense(table)
+    np.fill_diagonal(together, 0.0)
+    context = together.sum(axis=1) ** 0.75
+    with np.errstate(divide="ignore"):
+        pmi = np.log(together * context.sum() / (together.sum(axis=1)[:, None] * context[None, :]))
+    wanted = np.maximum(pmi, 0.0)
+    wanted = (wanted + wanted.T) / 2
+    left, strength, _ = np.linalg.svd(wanted)
+    vectors = left * np.sqrt(strength)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    model = trained("pmi", table, factors=8)
+    assert isinstance(model, Pmi)
+    assert model.vectors @ model.vectors.T == pytest.approx(vectors @ vectors.T, abs=1e-5)
+    at = {item: place for place, item in enumerate(table.items)}
+    assert scores(model, ["a"], ["b"])[0] == pytest.approx(float(vectors[at["a"]] @ vectors[at["b"]]), abs=1e-5)
+
+
+def test_pmi_finds_what_goes_together_through_others() -> None:
+    """Two groups of items: within its group an item scores above 0 and above the other group, also where the pair never met."""
+    groups = ["abc", "bcd", "acd", "wxy", "xyz", "wyz"] * 3 + ["ab", "cd", "wx", "yz"]
+    model = trained("pmi", table_of(groups), factors=2)
+    near, far = scores(model, ["a"], list("bcd")), scores(model, ["a"], list("wxyz"))
+    assert min(near) > max(far)
+    assert min(near) > 0.5
+
+
+def test_pmi_of_many_items_is_the_same_by_the_iterative_method() -> None:
+    """Few factors of many items come from the iterative method: the leading ones of the whole decomposition."""
+    table = random_interactions(200, 40)
+    few, whole = trained("pmi", table, factors=6), trained("pmi", table, factors=40)
+    assert isinstance(few, Pmi)
+    assert isinstance(whole, Pmi)
+    assert few.vectors.shape == (len(table.items), 6)
+    leading = whole.vectors[:, :6]
+    leading = leading / np.linalg.norm(leading, axis=1, keepdims=True)
+    assert few.vectors @ few.vectors.T == pytest.approx(leading @ leading.T, abs=1e-3)

@@ -7,6 +7,7 @@ transitions     how often it came soon after the history's last items
 ease            a linear autoencoder: weights between items that best rebuild every history (EASE)
 user-knn        what those users chose whose histories are most alike
 als, bpr        factors of users and items
+pmi             how much more often than by chance the same users chose it and the history's items, as factors (item2vec)
 ==============  =========================================================================================
 """
 

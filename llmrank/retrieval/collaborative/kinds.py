@@ -13,6 +13,7 @@ from llmrank.retrieval.collaborative.bpr import Bpr
 from llmrank.retrieval.collaborative.ease import Ease
 from llmrank.retrieval.collaborative.item_knn import ItemKnn
 from llmrank.retrieval.collaborative.model import CollaborativeModel
+from llmrank.retrieval.collaborative.pmi import Pmi
 from llmrank.retrieval.collaborative.popularity import Popularity
 from llmrank.retrieval.collaborative.storage import read_model
 from llmrank.retrieval.collaborative.transitions import Transitions
@@ -20,7 +21,7 @@ from llmrank.retrieval.collaborative.user_knn import UserKnn
 from llmrank.retrieval.vectors import Progress
 
 MODEL_KINDS: Mapping[str, type[CollaborativeModel[Any]]] = {
-    each.kind: each for each in (Popularity, ItemKnn, Transitions, Ease, UserKnn, Als, Bpr)
+    each.kind: each for each in (Popularity, ItemKnn, Transitions, Ease, UserKnn, Als, Bpr, Pmi)
 }
 """Every kind of model; its class has the class of its options as `options_type`, and trains."""
 
