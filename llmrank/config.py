@@ -12,7 +12,8 @@ from llmrank.backends.guard import Limits
 from llmrank.backends.unasked import UnaskedBackend
 from llmrank.catalog import Catalog
 from llmrank.errors import ConfigError
-from llmrank.fusion import Fusion
+from llmrank.fusion import PARTS
+from llmrank.fusion_kinds import fusion_of
 from llmrank.protocols import Backend, Embedder
 from llmrank.ranker import Ranker
 from llmrank.retrieval.text import check_fields
@@ -88,7 +89,7 @@ def build_ranker(
         )
     cache_path = default_cache if cache.path is None and not backend_section.get("record") else cache.path
     found = _catalog(sections, catalog)
-    fusion = _fusion(sections)
+    fusion = fusion_of(section_of(sections, "fusion"), PARTS)
     built_strategy = build_strategy(strategy, prompt)
     if found is not None:
         fields = make(PromptOptions, prompt, "prompt").fields
@@ -233,11 +234,6 @@ def _catalog(sections: Mapping[str, Any], given: Catalog | str | Path | None) ->
 @dataclasses.dataclass(frozen=True, slots=True)
 class _CatalogFile:
     path: str
-
-
-def _fusion(sections: Mapping[str, Any]) -> Fusion | None:
-    weights = section_of(sections, "fusion")
-    return Fusion(weights) if weights else None
 
 
 def _openai(options: dict[str, Any]) -> Backend:

@@ -77,11 +77,11 @@ class Ranker:
         require(strategy, backend)
         if on_error not in ("raise", "fallback"):
             raise ConfigError("unknown", field="limits.on_error", value=on_error, fix="use raise or fallback")
-        if fusion is not None and prefilter is None and fusion.weights.get("prefilter"):
+        if fusion is not None and prefilter is None and "prefilter" in fusion.needs:
             raise ConfigError(
                 "there is no prefilter whose scores could be weighed",
                 field="fusion.prefilter",
-                value=fusion.weights["prefilter"],
+                value=list(fusion.parts),
                 fix="configure a prefilter, or leave this weight out",
             )
         self.max_concurrency = backend.concurrency if max_concurrency is None else max_concurrency
@@ -344,11 +344,12 @@ class Ranker:
             cut = replace(cut, seen=selection.seen, prefiltered=selection.dropped)
             notes += selection.notes
         if self.fusion is not None:
-            scores = _scores_by_id(selection)
-            if scores or not self.fusion.needs:
-                ranking = self.fusion.apply(ranking, {"prefilter": [scores.get(each.id, 0.0) for each in ranking.items]})
+            by_id = _scores_by_id(selection)
+            scores = {"prefilter": [by_id.get(each.id, 0.0) for each in ranking.items]} if by_id else {}
+            if lacking := sorted(self.fusion.needs - scores.keys()):
+                notes += (f"the fusion was left out: {', '.join(lacking)} gave no scores for this request",)
             else:
-                notes += ("the fusion was left out: the prefilter has no scores for this request",)
+                ranking = self.fusion.apply(ranking, scores, len(request.history))
         return replace(
             ranking,
             items=ranking.items[: request.top_k],
