@@ -10,7 +10,7 @@ from typing import Any
 
 from llmrank.evaluation.cases import Case
 from llmrank.fusion.file import read_fusion
-from llmrank.scale.recipe import file_digest
+from llmrank.scale.recipe import fusion_path
 
 
 def case_key(case: Case) -> str:
@@ -46,26 +46,7 @@ def fitted_on(rankers: Mapping[str, Mapping[str, Any]], cases: Iterable[Case]) -
     Raises:
         ConfigError: a fusion's file cannot be read.
     """
-    paths = {name: path for name, config in rankers.items() if (path := _fusion_path(config)) is not None}
+    paths = {name: path for name, config in rankers.items() if (path := fusion_path(config)) is not None}
     asked = list(cases) if paths else []
     found = {name: overlap(path, asked) for name, path in paths.items()}
     return {name: count for name, count in found.items() if count}
-
-
-def fusion_digest(config: Mapping[str, Any]) -> dict[str, str]:
-    """``{"fusion": ...}`` with the SHA-256 of the file that a ranker's fusion is read from; empty if there is none.
-
-    Raises:
-        ConfigError: the file cannot be read.
-    """
-    path = _fusion_path(config)
-    if path is None:
-        return {}
-    read_fusion(path)  # says what is wrong with it
-    return {"fusion": file_digest(Path(path))}
-
-
-def _fusion_path(config: Mapping[str, Any]) -> str | None:
-    section = config.get("fusion")
-    path = section.get("path") if isinstance(section, Mapping) else None
-    return None if path is None else str(path)

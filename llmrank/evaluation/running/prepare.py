@@ -26,7 +26,7 @@ from llmrank.errors import ConfigError, DatasetError, shorten
 from llmrank.evaluation.cases import Case, json_line, write_cases
 from llmrank.evaluation.data.datasets import load_items, source_file
 from llmrank.evaluation.data.protocol import make_cases
-from llmrank.evaluation.fitting.provenance import fitted_on, fusion_digest
+from llmrank.evaluation.fitting.provenance import fitted_on
 from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.measures.measure import check_measures, parse_measure
 from llmrank.evaluation.running.contenders import model_of
@@ -34,7 +34,7 @@ from llmrank.evaluation.suite import Suite
 from llmrank.files import write_whole
 from llmrank.interactions import Interactions
 from llmrank.retrieval.vectors import close_embedder
-from llmrank.scale.recipe import file_digest, shaping
+from llmrank.scale.recipe import file_digest, fusion_digest, shaping
 
 FORMAT = 1
 """The version of a run folder's form."""
@@ -127,9 +127,8 @@ def prepare(
 
 
 def _fitted_on(suite: Suite, folder: RunFolder) -> dict[str, Any]:
-    """For each ranker whose fusion was fitted on cases of this run, on how many; nothing if there is none."""
-    found = fitted_on(suite.rankers, folder.cases())
-    return {"fitted_on": found} if found else {}
+    """For each ranker whose fusion was fitted on cases of this run, on how many."""
+    return {"fitted_on": fitted_on(suite.rankers, folder.cases())}
 
 
 def _check_frozen(folder: RunFolder) -> None:
