@@ -94,6 +94,8 @@ def test_the_search_finds_a_planted_optimum() -> None:
     assert weights[1] / weights[0] == pytest.approx(4, rel=0.3)
     assert weights[2] < 0.03
     assert weights.sum() == pytest.approx(1)
+    ways = np.stack([values @ weights, values @ np.eye(3)[0], values @ np.eye(3)[1]])
+    assert lists.means(ways) == pytest.approx([lists.ndcg(way).mean() for way in ways])
 
 
 def test_the_search_takes_no_part_that_adds_nothing() -> None:

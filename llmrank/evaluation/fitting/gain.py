@@ -20,6 +20,9 @@ Floats: TypeAlias = NDArray[np.float64]
 TIED = 1e-12
 """Sums that differ by no more differ by rounding only; what parts give is about 1."""
 
+MOST_NUMBERS = 1 << 22
+"""How many sums are compared at once: it bounds the memory (8 bytes each, a few times over)."""
+
 
 class Lists:
     """The lists of examples, side by side.
@@ -48,12 +51,27 @@ class Lists:
         Args:
             sums: Shape `shape`; what stands behind a list's last candidate is not looked at.
         """
-        rivals = np.where(self.present, sums, -np.inf)[self._rows]
-        own = sums[self._rows, self._places][:, None]
-        better = (rivals > own + TIED).sum(axis=1)
-        up_to = (rivals >= own - TIED).sum(axis=1)  # with those that are tied with it, and itself
-        gains = (self._gained[up_to] - self._gained[better]) / (up_to - better)
-        return np.bincount(self._rows, gains, minlength=self.shape[0]) / self._ideal
+        return np.bincount(self._rows, self._gains(sums), minlength=self.shape[0]) / self._ideal
+
+    def means(self, sums: Floats) -> Floats:
+        """The mean NDCG of each of several ways to order the lists, shape (ways,).
+
+        Args:
+            sums: Shape (ways, lists, candidates).
+        """
+        together = max(1, MOST_NUMBERS // max(1, len(self._rows) * self.shape[1]))
+        chunks = [self._gains(sums[start : start + together]) for start in range(0, len(sums), together)]
+        found: Floats = np.concatenate(chunks) @ (1 / self._ideal[self._rows]) / self.shape[0]
+        return found
+
+    def _gains(self, sums: Floats) -> Floats:
+        """What each relevant candidate gains, shape (..., relevant candidates)."""
+        rivals = np.where(self.present, sums, -np.inf)[..., self._rows, :]
+        own = sums[..., self._rows, self._places][..., None]
+        better = (rivals > own + TIED).sum(axis=-1)
+        up_to = (rivals >= own - TIED).sum(axis=-1)  # with those that are tied with it, and itself
+        gains: Floats = (self._gained[up_to] - self._gained[better]) / (up_to - better)
+        return gains
 
 
 def padded(rows: Sequence[Sequence[float]], shape: tuple[int, int]) -> Floats:

@@ -60,7 +60,7 @@ def _ascend(weights: Floats, values: Floats, lists: Lists) -> tuple[Floats, floa
                 continue  # alone, its size does not matter
             rest, own = values @ others, values[:, :, part]
             steps = np.concatenate([[0.0], GRID * others.sum()])
-            found = np.array([lists.ndcg(rest + step * own).mean() for step in steps])
+            found = lists.means(rest + steps[:, None, None] * own)
             if found.max() <= reached + LEAST_GAIN:
                 continue
             best = np.flatnonzero(found >= found.max() - LEAST_GAIN)
