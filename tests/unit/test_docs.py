@@ -22,6 +22,7 @@ from llmrank.backends.vllm import VLLMOptions
 from llmrank.backends.vllm_inprocess import VLLMInProcessOptions
 from llmrank.errors import LLMRankError
 from llmrank.evaluation.data.protocol import CandidateOptions, ProtocolOptions
+from llmrank.evaluation.fitting.options import FitOptions
 from llmrank.evaluation.measures.measure import FAMILIES
 from llmrank.evaluation.running.baselines import NAMES
 from llmrank.evaluation.suite import MemorizationOptions, StabilityOptions, Suite
@@ -137,6 +138,7 @@ def test_every_key_is_documented_with_its_default(heading: str) -> None:
         ("protocol.candidates", CandidateOptions),
         ("stability", StabilityOptions),
         ("memorization", MemorizationOptions),
+        ("Fitting a fusion", FitOptions),
     ],
 )
 def test_every_key_of_a_suite_is_documented_with_its_default(heading: str, cls: type) -> None:
