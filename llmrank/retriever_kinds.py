@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmrank.errors import ConfigError
+from llmrank.fusion import PARTS
+from llmrank.fusion_kinds import RESERVED as FUSION_KEYS
 from llmrank.protocols import Retriever
 from llmrank.retrieval.unasked import UnaskedRetriever
 from llmrank.sections import kind_of, make, mapping_of, take
@@ -25,7 +27,7 @@ LEARNING = ("popularity", "item-knn", "transitions", "ease", "user-knn", "als", 
 
 KINDS = ("embedding", "lists", *LEARNING)
 
-RESERVED = ("llm", "prefilter", "embedding", "method", "by_history", "path")
+RESERVED = (*PARTS, "embedding", *FUSION_KEYS, "up_to", "history_length")
 """Names that mean something else in `fusion` and `prefilter.by`."""
 
 BuildEmbedder = Callable[[Mapping[str, Any]], Any]

@@ -12,6 +12,7 @@ from llmrank import __version__
 from llmrank.cli.data import data_app
 from llmrank.cli.demo import demo
 from llmrank.cli.eval import eval_app
+from llmrank.cli.fusion import fusion_app
 from llmrank.cli.prompts import prompts_app
 from llmrank.cli.rank import rank
 from llmrank.cli.train import train
@@ -35,6 +36,7 @@ app.command()(demo)
 app.command()(rank)
 app.command()(train)
 app.add_typer(eval_app, name="eval")
+app.add_typer(fusion_app, name="fusion")
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(data_app, name="data")
 

@@ -14,7 +14,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from llmrank import Catalog, Event, Item, Limits, Ranker, config, errors, ranker, strategy_kinds
+from llmrank import Catalog, Event, Item, Limits, Ranker, config, errors, fusion_kinds, ranker, strategy_kinds
 from llmrank.backends.local import LocalOptions
 from llmrank.backends.openai import OpenAIBackend, OpenAIOptions
 from llmrank.backends.replay import ReplayOptions
@@ -22,10 +22,12 @@ from llmrank.backends.vllm import VLLMOptions
 from llmrank.backends.vllm_inprocess import VLLMInProcessOptions
 from llmrank.errors import LLMRankError
 from llmrank.evaluation.data.protocol import CandidateOptions, ProtocolOptions
+from llmrank.evaluation.fitting.options import FitOptions
 from llmrank.evaluation.measures.measure import FAMILIES
 from llmrank.evaluation.running.baselines import NAMES
 from llmrank.evaluation.suite import MemorizationOptions, StabilityOptions, Suite
 from llmrank.fusion import PARTS, Fusion
+from llmrank.fusion_kinds import FusionOptions
 from llmrank.retrieval.collaborative import MODEL_KINDS
 from llmrank.retrieval.lists import ListsOptions
 from llmrank.retrieval.openai import OpenAIEmbedderOptions
@@ -85,7 +87,7 @@ SECTIONS: Mapping[str, tuple[type | None, Mapping[str, object]]] = {
     "prefilter.embedder: {kind: wordllama}": (WordLlamaOptions, {}),
     "prefilter.embedder: {kind: openai}": (OpenAIEmbedderOptions, {}),
     "prefilter.embedder: {kind: precomputed}": (PrecomputedOptions, {"fallback": None}),
-    "fusion": (None, dict.fromkeys(PARTS, 0)),
+    "fusion": (FusionOptions, dict.fromkeys(PARTS, 0)),
     "limits": (Limits, {"on_error": ON_ERROR}),
     "cache": (config._Cache, {}),
     "catalog": (config._CatalogFile, {}),
@@ -140,6 +142,7 @@ def test_every_key_is_documented_with_its_default(heading: str) -> None:
         ("protocol.candidates", CandidateOptions),
         ("stability", StabilityOptions),
         ("memorization", MemorizationOptions),
+        ("Fitting a fusion", FitOptions),
     ],
 )
 def test_every_key_of_a_suite_is_documented_with_its_default(heading: str, cls: type) -> None:
@@ -187,7 +190,7 @@ def test_every_retriever_is_documented() -> None:
 
 def test_every_class_of_options_is_compared() -> None:
     """Each class that a section of a configuration is made into is one of those above, so a new kind cannot be forgotten."""
-    trees = [ast.parse(inspect.getsource(module)) for module in (config, strategy_kinds)]
+    trees = [ast.parse(inspect.getsource(module)) for module in (config, fusion_kinds, strategy_kinds)]
     calls = [
         node
         for tree in trees
@@ -415,9 +418,9 @@ def test_the_documents_lines_are_not_too_long() -> None:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_that_is_left_out_of_the_fusion_weighs_nothing(part: str) -> None:
-    """`fusion` has no class of options: its keys are the parts of `llmrank.Fusion`, and 0 is their default there."""
+    """Beside its options, the keys of `fusion` are the parts of `llmrank.Fusion`, and 0 is their default there."""
     assert "`llmrank.Fusion`" in CONFIGURATION
-    assert Fusion({part: 1.0}).weights == {part: 1.0}
+    assert Fusion({part: 1.0}).parts == (part,)
 
 
 def test_the_page_of_strategies_tells_the_prompts_of_each_kind() -> None:

@@ -88,7 +88,7 @@ def summarize(
         "failures": manifest["failures"],
         "confidence": estimator.confidence,
         "resamples": estimator.resamples,
-        "notes": [*manifest.get("notes", ()), *_shortfalls(rankers, manifest["cases"])],
+        "notes": [*manifest.get("notes", ()), *_shortfalls(rankers, manifest["cases"]), *_fitted(manifest)],
         "chance": by_chance and {name: number(value) for name, value in by_chance.items()},
         "rankers": rankers,
         "memorization": folder.memorization,
@@ -146,6 +146,14 @@ def _shortfalls(rankers: Mapping[str, Mapping[str, Any]], planned: int) -> list[
         "the run goes on when it is started again"
         for count, names in by_count.items()
         if count < planned
+    ]
+
+
+def _fitted(manifest: Mapping[str, Any]) -> list[str]:
+    """A sentence for each ranker whose fusion was fitted on cases of this run."""
+    return [
+        f"the fusion of {name} was fitted on {count:,} of the {manifest['cases']:,} cases: for these, it is no test of it"
+        for name, count in manifest.get("fitted_on", {}).items()
     ]
 
 

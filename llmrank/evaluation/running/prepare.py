@@ -26,6 +26,7 @@ from llmrank.errors import ConfigError, DatasetError, shorten
 from llmrank.evaluation.cases import Case, json_line, write_cases
 from llmrank.evaluation.data.datasets import load_items, source_file
 from llmrank.evaluation.data.protocol import make_cases
+from llmrank.evaluation.fitting.provenance import fitted_on
 from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.measures.measure import check_measures, parse_measure
 from llmrank.evaluation.running.contenders import model_of
@@ -33,7 +34,7 @@ from llmrank.evaluation.suite import Suite
 from llmrank.files import write_whole
 from llmrank.interactions import Interactions
 from llmrank.retrieval.vectors import close_embedder
-from llmrank.scale.recipe import file_digest, shaping
+from llmrank.scale.recipe import file_digest, fusion_digest, shaping
 
 FORMAT = 1
 """The version of a run folder's form."""
@@ -102,7 +103,7 @@ def prepare(
         # What is no longer asked for is remembered with its results, in case it is asked for again.
         known = {**folder.manifest.get("dropped", {}), **folder.manifest["rankers"]}
         dropped = {name: ranker for name, ranker in known.items() if name not in asked["rankers"]}
-        manifest = folder.manifest | asked | {"dropped": dropped}
+        manifest = folder.manifest | asked | {"dropped": dropped} | _fitted_on(suite, folder)
         if manifest != folder.manifest:
             _check_measures(suite, has_popularity=folder.popularity is not None)
             _write_manifest(folder, manifest)
@@ -119,9 +120,15 @@ def prepare(
         "versions": versions(),
         "dropped": {},
         **_asked(suite, templates),
+        **_fitted_on(suite, folder),
     }
     _write_manifest(folder, manifest)
     return RunFolder(out), ()
+
+
+def _fitted_on(suite: Suite, folder: RunFolder) -> dict[str, Any]:
+    """For each ranker whose fusion was fitted on cases of this run, on how many."""
+    return {"fitted_on": fitted_on(suite.rankers, folder.cases())}
 
 
 def _check_frozen(folder: RunFolder) -> None:
@@ -282,6 +289,7 @@ def _asked(suite: Suite, templates: Mapping[str, Mapping[str, str]]) -> dict[str
                 "config": asked["rankers"][name],
                 "templates": dict(templates.get(name, {})),
                 "model": model_of(asked["rankers"][name]),
+                **fusion_digest(asked["rankers"][name]),
             }
             for name in suite.rankers
         },
