@@ -47,8 +47,7 @@ class Learner:
 
 def learning_kinds() -> tuple[str, ...]:
     """The kinds of retriever that learn from interactions."""
-    kinds: tuple[str, ...] = import_module("llmrank.retriever_kinds").LEARNING
-    return kinds
+    return tuple(import_module("llmrank.retrieval.collaborative").MODEL_KINDS)
 
 
 def learns_baseline(config: Mapping[str, Any]) -> bool:
