@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,8 @@ def load_interactions(path: Path) -> Interactions:
         DatasetError: there is no such file, or it is none of ours.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here, because NumPy leaves a damaged archive open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return Interactions(
                 _unpacked(arrays, "users"),
                 _unpacked(arrays, "items"),
@@ -93,13 +95,28 @@ def load_interactions(path: Path) -> Interactions:
                 arrays["rating"] if "rating" in arrays else None,
                 _unpacked(arrays, "name")[0],
             )
-    except (OSError, EOFError, KeyError, ValueError, IndexError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise DatasetError(
             f"cannot be read as what may be learned from ({error})",
             field="run",
             value=str(path),
             fix="run the suite into a new folder",
         ) from error
+
+
+# What NumPy and zipfile raise for bytes that are not theirs, AttributeError and TypeError for a lone array.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    DatasetError,
+)
 
 
 def _occurring(codes: NDArray[np.int32], ids: Sequence[str]) -> tuple[NDArray[np.int32], tuple[str, ...]]:
@@ -119,5 +136,5 @@ def _packed(texts: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 def _unpacked(arrays: Mapping[str, NDArray[Any]], name: str) -> tuple[str, ...]:
     text, ends = arrays[f"{name}_text"].tobytes(), arrays[f"{name}_ends"].tolist()
-    begins = [0, *ends[:-1]]
+    begins = [0, *ends][: len(ends)]
     return tuple(text[begin:end].decode("utf-8", "surrogatepass") for begin, end in zip(begins, ends, strict=True))
