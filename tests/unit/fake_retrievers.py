@@ -1,6 +1,6 @@
 """Retrievers that learn, small enough to check by hand, in place of the real kinds: for tests of what evaluations do with them.
 
-``item-knn`` scores an item by how many users chose it together with an item of the history, ``popularity`` by how many chose it.
+``popularity`` scores an item by how many users chose it, the others by how many chose it together with an item of the history.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import tempfile
 from collections import Counter, defaultdict
@@ -170,10 +171,9 @@ def test_what_may_be_learned_from_is_what_is_counted(
             assert items == sample[user_id].history
         elif user_id in whole:
             assert items == whole[user_id].history
-        elif options.split == "temporal":
-            assert set(items) == {row.item_id for row in rows if row.user_id == user_id and row.timestamp < (options.cut or 0)}
         else:
-            assert set(items) == {row.item_id for row in rows if row.user_id == user_id}
+            end = float(str(options.cut)) if options.split == "temporal" else math.inf
+            assert set(items) == {row.item_id for row in rows if row.user_id == user_id and row.timestamp < end}
         for row in own:  # the first time that the user chose it
             times = [each.timestamp for each in rows if (each.user_id, each.item_id) == (user_id, row.item_id)]
             assert row.timestamp == min(times)
@@ -201,11 +201,12 @@ def test_a_user_of_whom_all_is_hidden_is_new() -> None:
     one = split_of(rows, replace(LAST, users=1, last_history=1, min_history=2), seed=seed)
     assert [(case.history, case.relevant) for case in one.cases] == [(("i1",), ("i2",))]
     assert {(row.user_id, row.item_id) for row in learned(one).rows()} == {("u", "i1"), ("v", "i0"), ("v", "i3")}
-    assert "; only the last item of each history is shown, and what is hidden of users who are asked about is not" in one.sentence
+    hidden = "what is hidden of users who are asked about is not learned from"
+    assert f"; only the last item of each history is shown, and {hidden}; " in one.sentence
     none = split_of(rows, replace(LAST, users=1, last_history=0), seed=seed)
     assert [case.history for case in none.cases] == [()]
     assert {row.user_id for row in learned(none).rows()} == {"v"}
-    assert "; no history is shown, and" in none.sentence
+    assert f"; no history is shown, and {hidden}; " in none.sentence
     assert "; only the last 2 items of each history are shown" in split_of(rows, replace(LAST, last_history=2)).sentence
 
 
@@ -257,7 +258,9 @@ def test_given_users_are_all_hidden_and_nobody_is_left(tmp_path: Path) -> None:
 @given(rows=LOGS, ids=st.lists(st.text(st.characters()), min_size=2, max_size=4, unique=True), timed=st.booleans())
 def test_a_file_of_interactions_gives_them_back(rows: list[Interaction], ids: list[str], timed: bool) -> None:
     """Whatever text an id is, zero bytes at its end and half surrogate pairs too; with times and ratings, or without."""
-    rated = [replace(row, user_id=ids[len(row.item_id) % 2], rating=3.5 if number % 2 else None) for number, row in enumerate(rows)]
+    rated = [
+        replace(row, user_id=ids[len(row.item_id) % 2], rating=3.5 if number % 2 else None) for number, row in enumerate(rows)
+    ]
     made_of = Interactions.of(rated, name="häuf\0")
     if not timed:
         made_of = replace(made_of, timestamp=None)

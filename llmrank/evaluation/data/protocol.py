@@ -251,9 +251,7 @@ def _questions(
                 "split", "makes cases of interactions", options.split, "name `interactions`, or a case file and split given"
             )
         cutting, splitting = _cutting(options, interactions)
-        questions = LoggedQuestions(
-            interactions, cutting, users=options.users, seed=seed, last_history=options.last_history
-        )
+        questions = LoggedQuestions(interactions, cutting, users=options.users, seed=seed, last_history=options.last_history)
     if not questions.count:
         _refuse("split", "leaves no case", options.split, "check the data, min_history, n and cut")
     if options.last_history is not None and questions.training is not None and not questions.training.counts:

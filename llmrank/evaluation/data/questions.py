@@ -153,8 +153,8 @@ class GivenQuestions:
             drawn as a candidate that the user never chose.
         users: How many users are asked about, drawn at random; None for all.
         seed: Of the draw.
-        last_history: How many items of a history, the last ones, are shown; of users who are asked about nothing but what any of
-            their cases shows is learned from. None for all.
+        last_history: How many items of a history, the last ones, are shown; of users who are asked about nothing is learned
+            but what any of their cases shows. None for all.
 
     Raises:
         DatasetError: the file cannot be read, or a line is not a case.

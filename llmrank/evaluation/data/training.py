@@ -91,8 +91,8 @@ def load_interactions(path: Path) -> Interactions:
                 _unpacked(arrays, "items"),
                 arrays["user"],
                 arrays["item"],
-                arrays["timestamp"] if "timestamp" in arrays else None,
-                arrays["rating"] if "rating" in arrays else None,
+                arrays.get("timestamp"),
+                arrays.get("rating"),
                 _unpacked(arrays, "name")[0],
             )
     except _DAMAGE as error:

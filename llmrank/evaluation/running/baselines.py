@@ -331,4 +331,5 @@ def _prefilter(options: dict[str, Any], catalog: Catalog, where: str) -> Prefilt
 
 
 def seen_by(request: ResolvedRequest) -> set[str]:
+    """The ids of what the user has."""
     return {item.id for item in request.history_items}
