@@ -64,9 +64,8 @@ def summarize(
         catalogues), ``rankers`` and ``memorization``. Of each ranker: ``metrics`` and ``ci`` by measure (no interval for
         measures of the run), ``cases``, ``users`` (whose they are), ``status``, ``usage``, ``latency``, ``answers``,
         ``position_bias``, ``by_history``, ``prefilter`` (``keep``, ``recall``, ``ci``; None without one), ``stability``,
-        ``errors``, ``model``, ``strategy`` and ``fingerprints``. Shares are from 0 to 1,
-        latencies in seconds; what is not known is None. ``answers`` has shares of the cases with an answer (``..._cases``) and
-        means over them (``..._items``).
+        ``errors``, ``model``, ``strategy`` and ``fingerprints``. Shares are from 0 to 1, latencies in seconds; what is not
+        known is None. ``answers`` has shares of the cases with an answer (``..._cases``) and means over them (``..._items``).
 
     Raises:
         ConfigError: a measure needs what the run lacks, or the primary one has no value for a case.
