@@ -22,19 +22,22 @@ class Found:
     Args:
         baseline: Decides between equals.
         catalog: The items.
+
+    Attributes:
+        place_of: The place of each item in the catalogue, by id: made once, as a catalogue may hold a million.
     """
 
     def __init__(self, baseline: Baseline, catalog: Catalog) -> None:
         self._baseline, self._items = baseline, catalog.items
         self._random = RandomBaseline(catalog, baseline.seed)
-        self._places = {item.id: place for place, item in enumerate(catalog.items)}
+        self.place_of = {item.id: place for place, item in enumerate(catalog.items)}
 
     def best(self, request: ResolvedRequest, scores: NDArray[np.float32], floor: float | None) -> list[Item]:
         """Up to `MOST_RANKED` items above the floor, best first, equals by chance; none where all score the same."""
         found = np.ones(len(scores), dtype=np.bool_) if floor is None else scores > floor
         if not len(scores) or scores.min() == scores.max():
             return []  # it says nothing of anything
-        found[[self._places[item_id] for item_id in seen_by(request) if item_id in self._places]] = False
+        found[[self.place_of[item_id] for item_id in seen_by(request) if item_id in self.place_of]] = False
         places = np.flatnonzero(found)
         if len(places) > MOST_RANKED:
             least = np.partition(scores[places], len(places) - MOST_RANKED)[len(places) - MOST_RANKED]
@@ -73,11 +76,11 @@ class RetrieverBaseline(Baseline):
     def order(self, request: ResolvedRequest) -> Ordered:
         """By score."""
         scores = self._retriever.score(request, request.candidates)
-        of = dict(zip((item.id for item in request.candidates), scores.tolist(), strict=True))
         if self.whole(request):
             items = self._found.filled(request, self._found.best(request, scores, self._retriever.floor))
-        else:
-            items = sorted(request.candidates, key=lambda item: (-of[item.id], self.chance(request, item)))
+            return Ordered(items, scores[[self._found.place_of[item.id] for item in items]].tolist())
+        of = dict(zip((item.id for item in request.candidates), scores.tolist(), strict=True))
+        items = sorted(request.candidates, key=lambda item: (-of[item.id], self.chance(request, item)))
         return Ordered(items, [of[item.id] for item in items])
 
     def close(self) -> None:
@@ -107,11 +110,13 @@ class FusionBaseline(Baseline):
     def order(self, request: ResolvedRequest) -> Ordered:
         """By the sum, equals by chance."""
         scores = {name: each.score(request, request.candidates) for name, each in self._retrievers.items()}
-        places = {item.id: place for place, item in enumerate(request.candidates)}
         items: Sequence[Item] = request.candidates
         if self.whole(request):
+            places = self._found.place_of
             found = [self._found.best(request, scores[name], each.floor) for name, each in self._retrievers.items()]
             items = self._found.filled(request, list({item.id: item for best in found for item in best}.values()))
+        else:
+            places = {item.id: place for place, item in enumerate(items)}
         # In the random order first: the fusion leaves equals in the order that it is given.
         items = sorted(items, key=lambda item: self.chance(request, item))
         kept = [places[item.id] for item in items]
