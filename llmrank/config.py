@@ -25,6 +25,8 @@ from llmrank.types import Capability, Item
 from llmrank.writer import PromptOptions
 
 if TYPE_CHECKING:
+    from llmrank.retrieval.embedding import EmbeddingRetriever
+    from llmrank.retrieval.graph import ApproximateOptions
     from llmrank.retrieval.prefilter import Prefilter
 
 KEYS = ("backend", "prompt", "strategy", "retrievers", "prefilter", "fusion", "limits", "cache", "catalog")
@@ -101,7 +103,7 @@ def build_ranker(
     items = found.items if found else None
     make_embedder = _unasked_embedder if unasked else build_embedder
     retrievers = build_retrievers(section_of(sections, "retrievers"), items, embedder=make_embedder, unasked=unasked)
-    prefilter = _prefilter(sections, prompt, items, retrievers, make_embedder)
+    prefilter = _prefilter(sections, prompt, items, retrievers, make_embedder, unasked=unasked)
     fusion = fusion_of(section_of(sections, "fusion"), (*PARTS, *retrievers))
     build = build_unasked_backend if unasked else build_backend
     backend = build(backend_section)  # last: it may hold a model in memory, which no later mistake should leave there
@@ -240,6 +242,8 @@ def _prefilter(
     items: Sequence[Item] | None,
     retrievers: Mapping[str, Retriever],
     make_embedder: Callable[[Mapping[str, Any]], Embedder],
+    *,
+    unasked: bool = False,
 ) -> Prefilter | None:
     if sections.get("prefilter") is None:
         return None
@@ -250,15 +254,50 @@ def _prefilter(
     if not isinstance(by, list | tuple):
         raise ConfigError("must be a list of names", field="prefilter.by", value=by, fix=f"write [{EMBEDDING}]")
     embedder_section = mapping_of(section.pop("embedder", None), "prefilter.embedder")
+    index = _index(section.pop("index", None), unasked=unasked)
     if "fields" in prompt:
         section.setdefault("fields", prompt["fields"])  # what tells the model something tells the embedder, too
-    options = make(PrefilterOptions, section, "prefilter", also=("embedder", "by"))
+    options = make(PrefilterOptions, section, "prefilter", also=("embedder", "by", "index"))
     known = (EMBEDDING, *retrievers)
     for name in by:
         if name not in known:
             raise ConfigError("there is no such retriever", field="prefilter.by", value=name, fix=nearest(str(name), known))
     embedder = make_embedder(embedder_section) if EMBEDDING in by else None
-    return Prefilter(embedder, options, items, [retrievers[name] for name in by if name != EMBEDDING])
+    return Prefilter(embedder, options, items, [retrievers[name] for name in by if name != EMBEDDING], index=index)
+
+
+def build_embedding(sections: Mapping[str, Any], items: Sequence[Item]) -> EmbeddingRetriever:
+    """The embeddings of a prefilter, with the embedder, store and index that a Ranker of the same configuration has.
+
+    Args:
+        sections: From `load_config`; without a section `prefilter`, its defaults.
+        items: The catalogue's.
+
+    Raises:
+        ConfigError: a key or value is wrong, or the prefilter goes by something else.
+        SetupError: a package that the embedder or the index needs is missing.
+    """
+    section = section_of(sections, "prefilter")
+    named = {**sections, "retrievers": None, "prefilter": {**section, "by": [EMBEDDING]}}
+    prefilter = _prefilter(named, section_of(sections, "prompt"), items, {}, build_embedder)
+    if prefilter is None or prefilter.embedding is None or EMBEDDING not in section.get("by", [EMBEDDING]):
+        raise ConfigError("does not name the embeddings", field="prefilter.by", value=section["by"], fix=f"add {EMBEDDING}")
+    return prefilter.embedding
+
+
+def _index(section: object, *, unasked: bool) -> ApproximateOptions | None:
+    """Options of an approximate index from the section `prefilter.index`; None for the exact one."""
+    where = "prefilter.index"
+    options = {"kind": "exact", **mapping_of(section, where)}
+    if kind_of(options, where, ("exact", "approximate")) == "exact":
+        refuse_unknown(options, ("kind",), where)
+        return None
+    from llmrank.retrieval.graph import ApproximateOptions, check_installed
+
+    made = make(ApproximateOptions, options, where, also=("kind",))
+    if not unasked:
+        check_installed()  # here, and not after a million titles have been embedded
+    return made
 
 
 EMBEDDING = "embedding"

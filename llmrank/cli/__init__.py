@@ -11,6 +11,7 @@ import typer
 from llmrank import __version__
 from llmrank.cli.data import data_app
 from llmrank.cli.demo import demo
+from llmrank.cli.embed import embed
 from llmrank.cli.eval import eval_app
 from llmrank.cli.fusion import fusion_app
 from llmrank.cli.prompts import prompts_app
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(rank)
 app.command()(train)
+app.command()(embed)
 app.add_typer(eval_app, name="eval")
 app.add_typer(fusion_app, name="fusion")
 app.add_typer(prompts_app, name="prompts")

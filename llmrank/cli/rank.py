@@ -11,6 +11,7 @@ from typing import Annotated, TextIO
 import typer
 
 from llmrank.cli.dry_run import forecast_rank
+from llmrank.cli.embed import prepare
 from llmrank.cli.prefix_cache import PrefixCacheWatch
 from llmrank.cli.requests import rereadable
 from llmrank.cli.shards import ENGINES, KEEP, ShardArguments, rank_as_shards
@@ -169,9 +170,8 @@ def _write_file(rankings: Iterator[Ranking], total: int, out: Path, bill: Callab
 
 def _prepare(ranker: Ranker) -> None:
     """Embeds the catalogue with a progress bar, rather than silently inside the first request for all of it."""
-    if ranker.prefilter is not None:
-        with progress("embedding the catalogue", "items") as report:
-            ranker.prefilter.prepare(report)
+    if ranker.prefilter is not None and ranker.prefilter.embedding is not None:
+        prepare(ranker.prefilter.embedding)
 
 
 def _write(rankings: Iterator[Ranking], total: int, file: TextIO, bill: Callable[[Usage], str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -47,6 +48,16 @@ class CachedEmbedder:
     def dimension(self) -> int:
         """The length of a vector."""
         return self._store.dimension or self._embedder.dimension
+
+    @property
+    def folder(self) -> Path:
+        """The store's: what is made of the vectors lies beside them."""
+        return self._store.path
+
+    def stored(self, texts: Sequence[str]) -> tuple[int, int]:
+        """How many of the different texts are stored, and how many different texts there are."""
+        rows, _ = self._store.lookup(digests(list(dict.fromkeys(texts))))
+        return int(np.count_nonzero(rows >= 0)), len(rows)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """One unit vector a text, shape (len(texts), dimension), copied from the store."""

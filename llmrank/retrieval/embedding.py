@@ -15,10 +15,12 @@ import numpy as np
 
 from llmrank.errors import BackendError, ConfigError, RequestError
 from llmrank.protocols import Embedder
+from llmrank.retrieval.approximate import ApproximateIndex
+from llmrank.retrieval.graph import ApproximateOptions
 from llmrank.retrieval.history import blend, history_vector
-from llmrank.retrieval.index import ExactIndex, Hits
+from llmrank.retrieval.index import ExactIndex, Hits, VectorIndex
 from llmrank.retrieval.text import check_fields, clean, item_text
-from llmrank.retrieval.vectors import Progress, Rows, TableEmbedder, Vectors, close_embedder, table_of
+from llmrank.retrieval.vectors import Progress, Rows, TableEmbedder, Vectors, close_embedder, folder_of, table_of
 from llmrank.types import Item, ResolvedRequest
 
 WORTH_ALL = 4
@@ -62,6 +64,8 @@ class EmbeddingRetriever:
         options: See `EmbeddingOptions`.
         catalog_items: The catalogue's items (`Catalog.items`), or None if every request brings its own.
         name: The name of its part in a fusion.
+        index: Searches the whole catalogue by an approximate index, which is kept beside the embedder's vectors; None: exactly.
+            Lists are always scored exactly.
 
     Raises:
         ConfigError: a field that no item of the catalogue has.
@@ -76,6 +80,7 @@ class EmbeddingRetriever:
         catalog_items: Sequence[Item] | None = None,
         *,
         name: str = "embedding",
+        index: ApproximateOptions | None = None,
     ) -> None:
         self.name = name
         self.embedder = embedder
@@ -84,20 +89,29 @@ class EmbeddingRetriever:
         self._by_id = isinstance(embedder, TableEmbedder) and embedder.keyed_by == "id"
         if not self._by_id:
             check_fields(self.options.fields, self._items)
+        self.index_options = index
         self._index: ExactIndex | None = None
         self._lock = threading.Lock()
+        self._approximate: ApproximateIndex | None = None
+        self._building = threading.Lock()  # of its own: lists are scored meanwhile
         self._closed = threading.Event()
 
     def prepare(self, progress: Progress | None = None) -> None:
-        """Embeds the whole catalogue now instead of at the first request for it.
+        """Embeds the whole catalogue, and builds or opens an approximate index, now instead of at the first request for it.
 
         Args:
-            progress: Called with (done, total) after each chunk.
+            progress: Called with (done, total) after each chunk, of texts and then of the index.
 
         Raises:
             BackendError: the embedding server did not answer, or `close` was called meanwhile; what was embedded so far is
-                kept if the embedder keeps vectors.
+                kept if the embedder keeps vectors, but no unfinished index.
+            SetupError: the package of approximate indexes is missing, or the index cannot be written.
         """
+        self.prepare_vectors(progress)
+        self._searched(progress)
+
+    def prepare_vectors(self, progress: Progress | None = None) -> None:
+        """The first half of `prepare`: embeds the whole catalogue, and builds no index."""
         self.refuse_closed()
         self._whole(progress)
 
@@ -166,7 +180,7 @@ class EmbeddingRetriever:
             k: How many; fewer come back if there are fewer.
             exclude: Places in the catalogue that must not come back.
         """
-        return self._whole(None).search(wanted, k, exclude=exclude)
+        return self._searched(None).search(wanted, k, exclude=exclude)
 
     @cached_property
     def place_of(self) -> dict[str, int]:
@@ -201,18 +215,32 @@ class EmbeddingRetriever:
         return item.id if self._by_id else item_text(item, self.options.fields)
 
     def _embedded(self, items: Sequence[Item], progress: Progress | None = None) -> ExactIndex:
+        return ExactIndex(*table_of(self.embedder, [self._key(item) for item in items], self._endable(progress)))
+
+    def _endable(self, progress: Progress | None) -> Progress:
         def report(done: int, total: int) -> None:
             if progress is not None:
                 progress(done, total)
             self.refuse_closed()  # between two chunks: a catalogue of a million takes minutes
 
-        return ExactIndex(*table_of(self.embedder, [self._key(item) for item in items], report))
+        return report
 
     def _whole(self, progress: Progress | None) -> ExactIndex:
         with self._lock:
             if self._index is None:
                 self._index = self._embedded(self._items, progress)
             return self._index
+
+    def _searched(self, progress: Progress | None) -> VectorIndex:
+        """What searches the whole catalogue."""
+        exact = self._whole(progress)
+        if self.index_options is None:
+            return exact
+        with self._building:
+            if self._approximate is None:
+                folder, report = folder_of(self.embedder), self._endable(progress)
+                self._approximate = ApproximateIndex(exact, self.index_options, folder=folder, progress=report)
+            return self._approximate
 
 
 def at_least_one(name: str, value: object) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,32 @@ def top_k(scores: NDArray[Any], k: int) -> Rows:
     return positions
 
 
+@runtime_checkable
+class VectorIndex(Protocol):
+    """Cosine search over positions 0, 1, 2 ..., each of which has a vector; several may share one."""
+
+    def __len__(self) -> int:
+        """The number of positions."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """The length of a vector."""
+        ...
+
+    def vectors(self, positions: Sequence[int] | Rows) -> Vectors:
+        """A copy of the vectors at these positions, shape (len(positions), d)."""
+        ...
+
+    def scores(self, query: Vectors, positions: Sequence[int] | Rows | None = None) -> Vectors:
+        """The exact cosine of the query, shape (d,), and each position, or each of `positions`: float32, shape (n,)."""
+        ...
+
+    def search(self, query: Vectors, k: int, exclude: Sequence[int] | Rows = ()) -> Hits:
+        """The k positions of highest cosine but for those left out, best first; all of them, or nearly."""
+        ...
+
+
 class ExactIndex:
     """Cosine search over a matrix whose rows have length 1 (or 0).
 
@@ -74,6 +100,11 @@ class ExactIndex:
     def dimension(self) -> int:
         """The length of a vector."""
         return int(self._vectors.shape[1])
+
+    @property
+    def table(self) -> tuple[Vectors, Rows | None]:
+        """The matrix where it lies, and the row of each position; None stands for 0, 1, 2 ..."""
+        return self._vectors, self._rows
 
     def vectors(self, positions: Sequence[int] | Rows) -> Vectors:
         """A copy of the vectors at these positions, shape (len(positions), d)."""

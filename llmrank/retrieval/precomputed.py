@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from llmrank.assets import cache_dir
 from llmrank.errors import ConfigError, RequestError
 from llmrank.protocols import Embedder
 from llmrank.retrieval.vectors import Progress, Rows, Vectors, close_embedder, normalise, table_of
@@ -87,6 +88,11 @@ class PrecomputedEmbedder:
     def keyed_by(self) -> KeyedBy:
         """Whether the file knows its vectors by text or by item id."""
         return self._keyed_by
+
+    @property
+    def folder(self) -> Path:
+        """Where an index of the vectors is kept: in the cache folder, for their own may be read-only."""
+        return cache_dir() / "indexes"
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """One unit vector a text, shape (len(texts), dimension); zero for an empty text.

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from llmrank.errors import ConfigError, RequestError
 from llmrank.protocols import Embedder, Retriever
 from llmrank.retrieval.embedding import EmbeddingOptions, EmbeddingRetriever, at_least_one
+from llmrank.retrieval.graph import ApproximateOptions
 from llmrank.retrieval.index import Hits, top_k
 from llmrank.retrieval.vectors import Progress, Vectors
 from llmrank.types import Item, ResolvedRequest
@@ -75,6 +76,7 @@ class Prefilter:
         options: See `PrefilterOptions`.
         catalog_items: The catalogue's items (`Catalog.items`), or None if every request brings its own.
         retrievers: Find candidates, too. They stay open when the prefilter is closed.
+        index: Searches the whole catalogue's vectors by an approximate index; None: exactly. See `EmbeddingRetriever`.
 
     Raises:
         ConfigError: nothing finds anything; a field that no item of the catalogue has.
@@ -89,11 +91,13 @@ class Prefilter:
         options: PrefilterOptions | None = None,
         catalog_items: Sequence[Item] | None = None,
         retrievers: Sequence[Retriever] = (),
+        *,
+        index: ApproximateOptions | None = None,
     ) -> None:
         if embedder is None and not retrievers:
             raise ConfigError("has no retriever", field="prefilter.by", value=[], fix="write by: [embedding]")
         self.options = options or PrefilterOptions()
-        self.embedding = None if embedder is None else EmbeddingRetriever(embedder, self.options, catalog_items)
+        self.embedding = None if embedder is None else EmbeddingRetriever(embedder, self.options, catalog_items, index=index)
         self.retrievers = tuple(retrievers)
         self._items: Sequence[Item] = () if catalog_items is None else catalog_items
 
@@ -104,14 +108,15 @@ class Prefilter:
         return own + tuple(each.name for each in self.retrievers)
 
     def prepare(self, progress: Progress | None = None) -> None:
-        """Embeds the whole catalogue now instead of at the first request for it.
+        """Embeds the whole catalogue, and prepares its index, now instead of at the first request for it.
 
         Args:
-            progress: Called with (done, total) after each chunk.
+            progress: Called with (done, total) after each chunk, of texts and then of an approximate index.
 
         Raises:
             BackendError: the embedding server did not answer, or `close` was called meanwhile; what was embedded so far is
                 kept if the embedder keeps vectors.
+            SetupError: the package of approximate indexes is missing, or the index cannot be written.
         """
         if self.embedding is not None:
             self.embedding.prepare(progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -46,6 +47,12 @@ def close_embedder(embedder: Embedder) -> None:
     close = getattr(embedder, "close", None)
     if close is not None:
         close()
+
+
+def folder_of(embedder: Embedder) -> Path | None:
+    """Where that which is made of an embedder's vectors, such as an index, is kept; None if the embedder keeps nothing."""
+    folder: Path | None = getattr(embedder, "folder", None)
+    return folder
 
 
 def normalise(vectors: NDArray[Any]) -> Vectors:

@@ -29,6 +29,7 @@ from llmrank.evaluation.suite import MemorizationOptions, StabilityOptions, Suit
 from llmrank.fusion import PARTS, Fusion
 from llmrank.fusion_kinds import FusionOptions
 from llmrank.retrieval.collaborative import MODEL_KINDS
+from llmrank.retrieval.graph import ApproximateOptions
 from llmrank.retrieval.lists import ListsOptions
 from llmrank.retrieval.openai import OpenAIEmbedderOptions
 from llmrank.retrieval.precomputed import PrecomputedOptions
@@ -82,11 +83,13 @@ SECTIONS: Mapping[str, tuple[type | None, Mapping[str, object]]] = {
     "strategy: {kind: setwise}": (SetwiseOptions, {}),
     "strategy: {kind: self-consistency}": (SelfConsistencyOptions, {"of": REQUIRED}),
     "strategy: {kind: calibrated}": (CalibratedOptions, {"of": REQUIRED}),
-    "prefilter": (PrefilterOptions, {"by": ["embedding"], "embedder": {"kind": "wordllama"}}),
+    "prefilter": (PrefilterOptions, {"by": ["embedding"], "embedder": {"kind": "wordllama"}, "index": {"kind": "exact"}}),
     "prefilter.embedder": (config._Store, {"kind": "wordllama", "store": "embeddings"}),
     "prefilter.embedder: {kind: wordllama}": (WordLlamaOptions, {}),
     "prefilter.embedder: {kind: openai}": (OpenAIEmbedderOptions, {}),
     "prefilter.embedder: {kind: precomputed}": (PrecomputedOptions, {"fallback": None}),
+    "prefilter.index": (None, {"kind": "exact"}),
+    "prefilter.index: {kind: approximate}": (ApproximateOptions, {}),
     "fusion": (FusionOptions, dict.fromkeys(PARTS, 0)),
     "limits": (Limits, {"on_error": ON_ERROR}),
     "cache": (config._Cache, {}),
