@@ -96,6 +96,13 @@ def build_retriever(
     path = make(_File, options, where, also=("kind",)).path
     if unasked:
         return UnaskedRetriever(name)
+    if kind == "learned":
+        from llmrank.retrieval.learned import load_learned
+
+        def build(part: str, inner: Mapping[str, Any]) -> Retriever:
+            return build_retriever(part, inner, catalog_items, embedder=embedder, where=f"{where}.{part}")
+
+        return load_learned(path, build, name=name)
     from llmrank.retrieval.collaborative import load_model
 
     model = load_model(path, name=name)

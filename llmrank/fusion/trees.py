@@ -61,6 +61,11 @@ class TreeModel:
         }
         return given | {HISTORY: shares[:, -2:].sum(axis=1).tolist()}
 
+    def sums(self, scores: Mapping[str, Sequence[float]], history_length: int) -> NDArray[np.float64]:
+        """What all parts give together, one number a candidate: the sum of `contributions`, many times as fast."""
+        rows = matrix(self.names, scores, history_length)
+        return np.asarray(self._booster.predict(rows, num_threads=1), dtype=np.float64) if len(rows) else np.zeros(0)
+
     def record(self) -> dict[str, Any]:
         """As JSON values."""
         return {"kind": "trees", "parts": list(self.names), "model": self.model}

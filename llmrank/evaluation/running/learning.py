@@ -19,13 +19,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from llmrank.catalog import Catalog
+from llmrank.config import build_embedder
 from llmrank.errors import ConfigError
+from llmrank.evaluation.fitting.learn import LearnOptions, Part, learn, parts_of
 from llmrank.evaluation.folder import RunFolder
 from llmrank.files import write_whole
 from llmrank.interactions import Interactions
 from llmrank.progress import progress
 from llmrank.retrieval import collaborative
-from llmrank.sections import make
+from llmrank.retriever_kinds import build_retriever
+from llmrank.sections import make, mapping_of
+
+LEARNED = "learned"
+"""The kind that is made of others (`fitting.learn`); it is a folder and no file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +44,19 @@ class Learner:
         name: Of the retriever; None for a baseline.
         kind: Its kind.
         options: Of the kind, checked.
+        parts: Of kind ``learned``: what is combined, checked.
     """
 
     where: str
     name: str | None
     kind: str
     options: Any
+    parts: tuple[Part, ...] = ()
 
 
 def learning_kinds() -> tuple[str, ...]:
     """The kinds of retriever that learn from interactions."""
-    return tuple(collaborative.MODEL_KINDS)
+    return (*collaborative.MODEL_KINDS, LEARNED)
 
 
 def learns_baseline(config: Mapping[str, Any]) -> bool:
@@ -116,10 +125,12 @@ def refuse_ignorance(where: str) -> ConfigError:
 
 def _learner(section: Mapping[str, Any], where: str, name: str | None, *, also: tuple[str, ...]) -> Learner:
     kind = section["kind"]
-    known = collaborative.MODEL_KINDS
     options = {key: value for key, value in section.items() if key not in (*also, "kind")}
     try:
-        return Learner(where, name, kind, make(known[kind].options_type, options, where, also=also))
+        if kind == LEARNED:
+            parts = parts_of(mapping_of(options.pop("parts", None), f"{where}.parts"), f"{where}.parts")
+            return Learner(where, name, kind, make(LearnOptions, options, where, also=(*also, "parts")), parts)
+        return Learner(where, name, kind, make(collaborative.MODEL_KINDS[kind].options_type, options, where, also=also))
     except ConfigError as error:
         if error.field.startswith(where):
             raise
@@ -137,11 +148,33 @@ def _model(learner: Learner, folder: RunFolder) -> Path:
         "options": asdict(learner.options),
         "training": folder.manifest["frozen"]["training.npz"],
     }
+    if learner.kind == LEARNED:
+        made |= {
+            "parts": {part.name: dict(part.section) for part in learner.parts},
+            "items": folder.manifest["frozen"]["items.jsonl"],
+        }
     digest = hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    path = folder.models_path / f"{digest}.npz"
+    path = folder.models_path / (digest if learner.kind == LEARNED else f"{digest}.npz")
     if not path.exists():
-        _train(learner, training, path, made)
+        if learner.kind == LEARNED:
+            _learn(learner, training, folder.catalog, path)
+        else:
+            _train(learner, training, path, made)
     return path
+
+
+def _learn(learner: Learner, training: Interactions, catalog: Catalog, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    trained = learn(
+        training,
+        catalog,
+        path,
+        parts=learner.parts,
+        options=learner.options,
+        embedding=lambda name, section: build_retriever(name, section, catalog.items, embedder=build_embedder),
+        report=_say,
+    )
+    _say(f"trained {LEARNED} in {trained['seconds']:.1f} s on {trained['users']:,} users")
 
 
 def _train(learner: Learner, training: Interactions, path: Path, made: Mapping[str, Any]) -> None:

@@ -52,6 +52,7 @@ class CollaborativeModel(ABC, Generic[Options]):
     Attributes:
         kind: The name of what it is.
         options_type: The class of its options.
+        reading: Those options that decide how a history is read, and nothing of what is learned.
         options: What it was trained and scores with.
         learned: What it was made from.
         index: The items that it knows.
@@ -59,6 +60,7 @@ class CollaborativeModel(ABC, Generic[Options]):
 
     kind: ClassVar[str]
     options_type: ClassVar[type[Any]]
+    reading: ClassVar[tuple[str, ...]] = ("last", "decay")
     floor: float | None = 0.0
 
     def __init__(self, index: ItemIndex, options: Options, learned: Learned, *, name: str | None = None) -> None:
@@ -106,6 +108,12 @@ class CollaborativeModel(ABC, Generic[Options]):
         """The same model under another name: that of its part in a fusion."""
         other = copy.copy(self)
         other.name = name
+        return other
+
+    def read_by(self, options: Options) -> Self:
+        """The same model with other options, which may differ in those of `reading` alone."""
+        other = copy.copy(self)
+        other.options = options
         return other
 
     def score(self, request: ResolvedRequest, candidates: Sequence[Item]) -> Vectors:

@@ -66,6 +66,7 @@ class UserKnn(CollaborativeModel[UserKnnOptions]):
     """
 
     kind: ClassVar[str] = "user-knn"
+    reading: ClassVar[tuple[str, ...]] = ()  # the histories that vote are weighed in training
     options_type: ClassVar[type[Any]] = UserKnnOptions
 
     def __init__(
