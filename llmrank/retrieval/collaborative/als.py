@@ -37,19 +37,19 @@ class AlsOptions:
         threads: How many threads train; null for one a core. The result does not depend on it.
     """
 
-    factors: int = 64
-    regularization: float = 0.1
-    confidence: float = 10.0
-    iterations: int = 15
-    decay: float = 0.9
-    last: int | None = None
+    factors: int = 32
+    regularization: float = 1.0
+    confidence: float = 100.0
+    iterations: int = 10
+    decay: float = 0.8
+    last: int | None = 50
     seed: int = 0
     threads: int | None = None
 
     def __post_init__(self) -> None:
         check_whole("als.factors", self.factors)
-        check_number("als.regularization", self.regularization, above=True, fix="try 0.1")
-        check_number("als.confidence", self.confidence, above=True, fix="try 10")
+        check_number("als.regularization", self.regularization, above=True, fix="try 1")
+        check_number("als.confidence", self.confidence, above=True, fix="try 100")
         check_whole("als.iterations", self.iterations)
         check_number("als.decay", self.decay, most=1.0, above=True)
         check_whole("als.last", self.last, optional=True)

@@ -44,9 +44,9 @@ class BprOptions:
     regularization: float = 0.01
     learning_rate: float = 0.05
     iterations: int = 100
-    decay: float = 0.9
-    last: int | None = 10
-    strength: float = 1.0
+    decay: float = 0.8
+    last: int | None = 50
+    strength: float = 2.0
     seed: int = 0
     threads: int = 1
 

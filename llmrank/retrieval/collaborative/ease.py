@@ -41,14 +41,14 @@ class EaseOptions:
         last: How many history items, the most recent that the model knows, count; null for all.
     """
 
-    l2: float = 200.0
+    l2: float = 2000.0
     max_items: int = 20_000
-    neighbours: int | None = 500
+    neighbours: int | None = 2000
     decay: float = 0.9
-    last: int | None = None
+    last: int | None = 50
 
     def __post_init__(self) -> None:
-        check_number("ease.l2", self.l2, above=True, fix="try 200")
+        check_number("ease.l2", self.l2, above=True, fix="try 2000")
         check_whole("ease.max_items", self.max_items)
         check_whole("ease.neighbours", self.neighbours, optional=True)
         check_number("ease.decay", self.decay, most=1.0, above=True)

@@ -38,11 +38,11 @@ class UserKnnOptions:
         vote_exponent: A neighbour's items count similarity^this; more makes the nearest decide.
     """
 
-    neighbours: int = 500
+    neighbours: int = 2000
     shrinkage: float = 0.0
     decay: float = 0.9
-    last: int | None = 10
-    vote_exponent: float = 1.0
+    last: int | None = 50
+    vote_exponent: float = 0.5
 
     def __post_init__(self) -> None:
         check_whole("user-knn.neighbours", self.neighbours)
