@@ -11,12 +11,12 @@ import typer
 from llmrank.errors import ConfigError
 from llmrank.progress import progress
 
-KINDS = "popularity, item-knn, transitions, ease, user-knn, als, bpr, pmi or learned (all together)"
+KINDS = "popularity, item-knn, transitions, ease, user-knn, als, bpr, pmi or learned"
 """In words, for the help: the kinds themselves lie in a module that takes time to import."""
 
 
 def train(
-    kind: Annotated[str, typer.Argument(help=f"What is trained: {KINDS}.")],
+    kind: Annotated[str, typer.Argument(help=f"What is trained: {KINDS} (all together).")],
     interactions: Annotated[
         Path, typer.Option("--interactions", "-i", help="Who chose what: JSONL, CSV, Parquet, or a MovieLens folder.")
     ],

@@ -161,7 +161,7 @@ def learn(
         "users_apart": len(apart),
         f"ndcg@{options.k}_apart": _ndcg(trees, apart, options.k),
         "parts_apart": {name: _part_ndcg(name, apart, options.k) for name in names},
-        **asdict(options),
+        "options": asdict(options),
     }
     report("training the parts on everything")
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
