@@ -62,7 +62,7 @@ $(STAMP): pyproject.toml
 	if ! "$$python" -m venv "$(VENV)"; then \
 	  echo "make: $$python cannot make a virtual environment (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 2; \
 	fi
-	$(BIN)/python -m pip install --disable-pip-version-check --editable ".[local,eval,ray,ann,dev]"
+	$(BIN)/python -m pip install --disable-pip-version-check --editable ".[local,eval,ray,collaborative,ann,learned,dev]"
 	@touch "$@"
 
 $(WEIGHTS): $(STAMP)

@@ -12,7 +12,8 @@ from llmrank.backends.guard import Limits
 from llmrank.backends.unasked import UnaskedBackend
 from llmrank.catalog import Catalog
 from llmrank.errors import ConfigError, nearest
-from llmrank.fusion import PARTS, Fusion
+from llmrank.fusion import PARTS
+from llmrank.fusion_kinds import fusion_of
 from llmrank.protocols import Backend, Embedder, Retriever
 from llmrank.ranker import Ranker
 from llmrank.retrieval.text import check_fields
@@ -103,7 +104,7 @@ def build_ranker(
     make_embedder = _unasked_embedder if unasked else build_embedder
     retrievers = build_retrievers(section_of(sections, "retrievers"), items, embedder=make_embedder, unasked=unasked)
     prefilter = _prefilter(sections, prompt, items, retrievers, make_embedder, unasked=unasked)
-    fusion = _fusion(sections, retrievers)
+    fusion = fusion_of(section_of(sections, "fusion"), (*PARTS, *retrievers))
     build = build_unasked_backend if unasked else build_backend
     backend = build(backend_section)  # last: it may hold a model in memory, which no later mistake should leave there
     if "deadline_s" not in limits and not backend.remote:
@@ -305,11 +306,6 @@ EMBEDDING = "embedding"
 
 def _unasked_embedder(section: Mapping[str, Any]) -> Embedder:
     return UnaskedEmbedder()
-
-
-def _fusion(sections: Mapping[str, Any], retrievers: Mapping[str, Retriever]) -> Fusion | None:
-    weights = section_of(sections, "fusion")
-    return Fusion(weights, (*PARTS, *retrievers)) if weights else None
 
 
 def _openai(options: dict[str, Any]) -> Backend:

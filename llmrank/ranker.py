@@ -360,7 +360,8 @@ class Ranker:
             notes += selection.notes
         if self.fusion is not None and found.error is None:
             ids = [each.id for each in ranking.items]
-            ranking = self.fusion.apply(ranking, {name: [by_id[id_] for id_ in ids] for name, by_id in found.scores.items()})
+            scores = {name: [by_id[item_id] for item_id in ids] for name, by_id in found.scores.items()}
+            ranking = self.fusion.apply(ranking, scores, len(request.history))
         elif self.fusion is not None and self.fusion.needs:
             notes += ("the fusion was left out: not all of its parts have scores for this request",)
         return replace(
@@ -407,7 +408,7 @@ def _check_parts(fusion: Fusion | None, retrievers: Sequence[Retriever], prefilt
         raise ConfigError(
             "there is no prefilter whose scores could be weighed",
             field="fusion.prefilter",
-            value=fusion.weights.get("prefilter"),
+            value=list(fusion.parts),
             fix="configure a prefilter, or leave this weight out",
         )
     missing = sorted(fusion.needs - {"prefilter", *names})

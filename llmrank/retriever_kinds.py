@@ -15,17 +15,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmrank.errors import ConfigError
+from llmrank.fusion import PARTS
+from llmrank.fusion_kinds import RESERVED as FUSION_KEYS
 from llmrank.protocols import Retriever
 from llmrank.retrieval.unasked import UnaskedRetriever
-from llmrank.sections import kind_of, make, mapping_of
+from llmrank.sections import kind_of, make, mapping_of, take
 from llmrank.types import Item
 
-LEARNING = ("popularity", "item-knn", "transitions", "ease", "user-knn", "als", "bpr", "learned")
+LEARNING = ("popularity", "item-knn", "transitions", "ease", "user-knn", "als", "bpr", "pmi", "learned")
 """The kinds that learn from interactions. In an evaluation they need no `path`: the run trains them."""
 
 KINDS = ("embedding", "lists", *LEARNING)
 
-RESERVED = ("llm", "prefilter", "embedding", "method", "by_history", "path")
+RESERVED = (*PARTS, "embedding", *FUSION_KEYS, "up_to", "history_length")
 """Names that mean something else in `fusion` and `prefilter.by`."""
 
 BuildEmbedder = Callable[[Mapping[str, Any]], Any]
@@ -80,12 +82,11 @@ def build_retriever(
     if kind == "embedding":
         return _embedding(name, options, catalog_items, embedder, where, unasked=unasked)
     if kind == "lists":
-        path = make(_File, options, where, also=("kind",)).path
-        if unasked:
-            return UnaskedRetriever(name)
-        from llmrank.retrieval.lists import Lists
+        from llmrank.retrieval.lists import ListsOptions, ListsRetriever
 
-        return Lists.load(path, name=name)
+        path = make(_File, take(options, "path"), where, also=("kind",)).path
+        own = make(ListsOptions, options, where, also=("kind", "path"))
+        return UnaskedRetriever(name) if unasked else ListsRetriever.load(path, own, name=name)
     if "path" not in options:
         raise ConfigError(
             "is missing: this kind learns from interactions first",
@@ -95,6 +96,13 @@ def build_retriever(
     path = make(_File, options, where, also=("kind",)).path
     if unasked:
         return UnaskedRetriever(name)
+    if kind == "learned":
+        from llmrank.retrieval.learned import load_learned
+
+        def build(part: str, inner: Mapping[str, Any]) -> Retriever:
+            return build_retriever(part, inner, catalog_items, embedder=embedder, where=f"{where}.{part}")
+
+        return load_learned(path, build, name=name)
     from llmrank.retrieval.collaborative import load_model
 
     model = load_model(path, name=name)

@@ -207,13 +207,23 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class RankedItem:
-    """One item at its place. `rank` counts from 1; `score` (higher is better) is None where only an order is known."""
+    """One item at its place.
+
+    Attributes:
+        item: The item.
+        rank: Its place, from 1.
+        score: Higher is better; None where only an order is known.
+        ranked_by: ``model``, or ``fallback`` where the model did not rank it.
+        parts: After a fusion: what each part gave to `score`.
+        scores: After a fusion: each part's own score, before it was brought to a common scale and weighed.
+    """
 
     item: Item
     rank: int
     score: float | None = None
     ranked_by: Literal["model", "fallback"] = "model"
     parts: Mapping[str, float] = field(default_factory=dict, hash=False)
+    scores: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     @property
     def id(self) -> str:

@@ -13,8 +13,10 @@ from llmrank.cli.data import data_app
 from llmrank.cli.demo import demo
 from llmrank.cli.embed import embed
 from llmrank.cli.eval import eval_app
+from llmrank.cli.fusion import fusion_app
 from llmrank.cli.prompts import prompts_app
 from llmrank.cli.rank import rank
+from llmrank.cli.train import train
 from llmrank.errors import LLMRankError
 
 # What is wrong with the arguments. typer exports one of its subclasses only, and brings click under a name of its own.
@@ -33,8 +35,10 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(rank)
+app.command()(train)
 app.command()(embed)
 app.add_typer(eval_app, name="eval")
+app.add_typer(fusion_app, name="fusion")
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(data_app, name="data")
 

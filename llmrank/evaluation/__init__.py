@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llmrank.evaluation.comparing.compare import compare
+    from llmrank.evaluation.fitting.example import Example
+    from llmrank.evaluation.fitting.fit import Fitted, fit_examples
+    from llmrank.evaluation.fitting.options import FitOptions
+    from llmrank.evaluation.fitting.run import fit_fusion
     from llmrank.evaluation.folder import RunFolder
     from llmrank.evaluation.positioning.study import Positions, positions
     from llmrank.evaluation.run import Evaluation, evaluate, finish
@@ -17,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Evaluation",
+    "Example",
+    "FitOptions",
+    "Fitted",
     "Positions",
     "RunFolder",
     "RunOptions",
@@ -24,12 +31,17 @@ __all__ = [
     "compare",
     "evaluate",
     "finish",
+    "fit_examples",
+    "fit_fusion",
     "load_suite",
     "positions",
 ]
 
 _PLACES = {
     "Evaluation": "run",
+    "Example": "fitting.example",
+    "FitOptions": "fitting.options",
+    "Fitted": "fitting.fit",
     "Positions": "positioning.study",
     "RunFolder": "folder",
     "RunOptions": "running.session",
@@ -37,6 +49,8 @@ _PLACES = {
     "compare": "comparing.compare",
     "evaluate": "run",
     "finish": "run",
+    "fit_examples": "fitting.fit",
+    "fit_fusion": "fitting.run",
     "load_suite": "suite",
     "positions": "positioning.study",
 }

@@ -1,4 +1,4 @@
-"""The path of a run's folder goes in, its parts come out: manifest, cases, items, popularity, results, summary.
+"""The path of a run's folder goes in, its parts come out: manifest, cases, items, what was learned from, results, summary.
 
 ::
 
@@ -6,6 +6,8 @@
     DIR/data/items.jsonl          the catalogue           } frozen when the run begins, so that the
     DIR/data/cases.jsonl          the cases, in order     } folder can be read, and the run go on,
     DIR/data/popularity.json      who chose what before   } wherever it is moved
+    DIR/data/training.npz         the same row by row     } (only where a ranker has to learn from it)
+    DIR/models/<digest>.npz       what rankers learned, and beside it how long it took (running/learning.py)
     DIR/results/<ranker>.jsonl    one line a case, in order, written and fsynced as each is ranked
     DIR/stability/<ranker>.jsonl  the same for shuffled candidates
     DIR/positions/<ranker>/<place>.jsonl  the same with what is relevant at that place
@@ -23,12 +25,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmrank.catalog import Catalog
 from llmrank.errors import DatasetError
 from llmrank.evaluation.cases import Case, read_cases
 from llmrank.files import read_lines
+
+if TYPE_CHECKING:
+    from llmrank.interactions import Interactions
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,21 @@ class RunFolder:
             return None
         found = self._json("data/popularity.json")
         return Popularity(found["users"], Counter(found["counts"]))
+
+    @cached_property
+    def training(self) -> Interactions | None:
+        """What rankers may learn from; None if none of them has to, or the suite names no interactions."""
+        # Only what the manifest knows: a session that was killed may have left a file that it does not vouch for.
+        if "training.npz" not in self.manifest.get("frozen", {}):
+            return None
+        from llmrank.evaluation.data.training import load_interactions
+
+        return load_interactions(self.path / "data" / "training.npz")
+
+    @property
+    def models_path(self) -> Path:
+        """Where trained models are; there need not be any."""
+        return self.path / "models"
 
     def cases(self) -> Iterator[Case]:
         """The cases, in order; the number of a case, counted from 0, is `case` in the results."""

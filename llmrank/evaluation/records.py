@@ -10,17 +10,19 @@ from dataclasses import fields
 from typing import Any
 
 from llmrank.errors import LLMRankError
-from llmrank.types import Completion, Exchange, Prompt, Ranking, Usage
+from llmrank.types import Completion, Exchange, Prompt, RankedItem, Ranking, Usage
 
 
 def ranking_record(ranking: Ranking) -> dict[str, Any]:
-    """A Ranking as JSON values, without the prompts."""
+    """A Ranking as JSON values, without the prompts.
+
+    Items that a fusion ordered have `parts`, what each part gave to their score, and `scores`, each part's own score, from
+    which another fusion can be fitted.
+    """
     return {
         "user_id": ranking.user_id,
         "status": ranking.status,
-        "items": [
-            {"rank": each.rank, "id": each.id, "score": each.score, "ranked_by": each.ranked_by} for each in ranking.items
-        ],
+        "items": [_item_record(each) for each in ranking.items],
         "repairs": list(ranking.repairs),
         "filled": list(ranking.filled),
         "depth": ranking.depth,
@@ -40,6 +42,12 @@ def ranking_record(ranking: Ranking) -> dict[str, Any]:
         "fingerprint": ranking.fingerprint,
         "usage": usage_record(ranking.usage),
     }
+
+
+def _item_record(item: RankedItem) -> dict[str, Any]:
+    record = {"rank": item.rank, "id": item.id, "score": item.score, "ranked_by": item.ranked_by}
+    fused = {"parts": dict(item.parts), "scores": {name: _finite(score) for name, score in item.scores.items()}}
+    return record | {name: values for name, values in fused.items() if values}
 
 
 def full_record(ranking: Ranking, *, trace: bool) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, get_args
 from llmrank.catalog import Catalog
 from llmrank.config import build_ranker, load_config
 from llmrank.errors import ConfigError, nearest
+from llmrank.fusion.file import read_fusion
 from llmrank.ranker import Ranker
 from llmrank.scale.schema import Keep
 from llmrank.strategy_kinds import build_strategy
@@ -92,7 +93,15 @@ def make_recipe(
     else:
         templates = getattr(ranker.strategy, "templates", {})  # a strategy of one's own need not have any
     digests = {
-        "config": _json_digest({"sections": shaping(config), "templates": dict(templates), "keep": keep, "top_k": top_k}),
+        "config": _json_digest(
+            {
+                "sections": shaping(config),
+                "templates": dict(templates),
+                "keep": keep,
+                "top_k": top_k,
+                **fusion_digest(config),
+            }
+        ),
         "catalog": _catalog_digest(catalog),
     }
     return Recipe(config, catalog, keep, top_k, digests)
@@ -102,6 +111,26 @@ def file_digest(path: Path) -> str:
     """The SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fusion_digest(config: Mapping[str, Any]) -> dict[str, str]:
+    """``{"fusion": ...}`` with the SHA-256 of the file that a configuration's fusion is read from; empty if there is none.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    path = fusion_path(config)
+    if path is None:
+        return {}
+    read_fusion(path)  # says what is wrong with it
+    return {"fusion": file_digest(Path(path))}
+
+
+def fusion_path(config: Mapping[str, Any]) -> str | None:
+    """The file that a configuration's fusion is read from; None if it is not."""
+    section = config.get("fusion")
+    path = section.get("path") if isinstance(section, Mapping) else None
+    return None if path is None else str(path)
 
 
 def _file_digest(path: str) -> str | None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmrank import config
+from llmrank import config, retriever_kinds
 from llmrank.catalog import Catalog
 from llmrank.errors import ConfigError, UnknownItemError
 from llmrank.evaluation.folder import Popularity
@@ -20,7 +23,9 @@ from llmrank.evaluation.running.baselines import MOST_RANKED, NAMES, Baseline, E
 from llmrank.protocols import Embedder
 from llmrank.retrieval.prefilter import Prefilter, PrefilterOptions
 from llmrank.types import Item, Ranking, RankRequest, Usage
+from tests.unit import fake_retrievers
 from tests.unit.bag_embedder import BagEmbedder
+from tests.unit.fake_retrievers import FakeModel, FakeOptions
 
 TITLES = (
     "space war",
@@ -43,11 +48,21 @@ def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
         return BagEmbedder()
 
     monkeypatch.setattr("llmrank.evaluation.running.baselines.build_embedder", build)
+    fake_retrievers.install(monkeypatch)
 
 
 def baseline(name: str, *, catalog: Catalog = CATALOG, seed: int = 0, **options: Any) -> Baseline:
     """A baseline as a suite builds it, with an embedder that counts words."""
+    if name == "fusion":
+        options = {"retrievers": {"text": {"kind": "embedding"}}, **options}
     return build_baseline({"baseline": name, **options}, catalog=catalog, popularity=COUNTS, seed=seed)
+
+
+def counting(tmp_path: Path, counts: Mapping[tuple[str, str], int], kind: str = "item-knn") -> dict[str, str]:
+    """The section of a retriever whose model counts so."""
+    path = tmp_path / f"{kind}.npz"
+    FakeModel(kind, kind, FakeOptions(), counts).save(path)
+    return {"kind": kind, "path": str(path)}
 
 
 def one(built: Baseline, request: RankRequest) -> Ranking:
@@ -187,6 +202,92 @@ def test_close_closes_the_prefilter() -> None:
     assert one(built, ask()).status == "error"
 
 
+def test_a_kind_that_learns_goes_by_its_scores_and_equals_by_chance(tmp_path: Path) -> None:
+    """Best first; what it knows nothing of stands last, in the order of `random`; the history is not left out of a list."""
+    section = counting(tmp_path, {("6", "3"): 4, ("6", "0"): 2, ("6", "6"): 1, ("5", "2"): 9})
+    built = baseline("item-knn", path=section["path"])
+    ranking = one(built, ask(history=("6",)))
+    assert ranking.item_ids[:3] == ["3", "0", "6"]
+    assert [each.score for each in ranking.items] == [4, 2, 1, 0, 0, 0, 0, 0]
+    by_chance = one(baseline("random"), ask(history=("6",))).item_ids
+    assert ranking.item_ids[3:] == [each for each in by_chance if each not in ("3", "0", "6")]
+    assert ranking.strategy == "item-knn"
+    built.close()
+
+
+def test_of_a_whole_catalogue_what_it_finds_and_then_others(tmp_path: Path) -> None:
+    """Items above the floor that the user does not have, then others by chance, each once; a new user gets the random order."""
+    section = counting(tmp_path, {("6", "3"): 4, ("6", "0"): 2, ("6", "6"): 9})
+    built = baseline("item-knn", path=section["path"])
+    ranking = one(built, ask(None, history=("6",)))
+    assert ranking.item_ids[:2] == ["3", "0"]
+    assert sorted(ranking.item_ids) == sorted(set(IDS) - {"6"})
+    assert ranking.shown == ()
+    new = ask(None, history=())
+    assert one(built, new).item_ids == one(baseline("random"), new).item_ids
+
+
+@pytest.mark.parametrize("name", ["item-knn", "fusion"])
+def test_the_best_thousand_of_a_large_catalogue(name: str, tmp_path: Path) -> None:
+    """Of equals at the border those that chance prefers, whatever the place in the catalogue."""
+    large = Catalog(Item(f"i{number}", f"film {number}") for number in range(3 * MOST_RANKED))
+    counts = {("i0", f"i{number}"): 1 + (number < 300) for number in range(2 * MOST_RANKED)}
+    section = counting(tmp_path, counts)
+    options: dict[str, Any] = {"path": section["path"]} if name == "item-knn" else {"retrievers": {"crowd": section}}
+    ranking = one(baseline(name, catalog=large, **options), ask(None, history=("i0",)))
+    places = [int(item_id[1:]) for item_id in ranking.item_ids]
+    assert len(set(places)) == MOST_RANKED
+    assert set(places[:299]) == set(range(1, 300))
+    assert all(300 <= place < 2 * MOST_RANKED for place in places[299:])
+    assert np.mean(places[299:]) == pytest.approx(1150, abs=5 * 491 / math.sqrt(701))  # 300 to 1999, drawn evenly
+
+
+def test_a_fusion_adds_what_each_part_gives(tmp_path: Path) -> None:
+    """Z-scores, weighed: each item says what each part gave, and its score is the sum; a weight of 0 counts for nothing."""
+    retrievers = {"crowd": counting(tmp_path, {("6", "7"): 3}), "text": {"kind": "embedding"}}
+    listed = ["0", "5", "7"]
+    ranking = one(baseline("fusion", retrievers=retrievers, fusion={"crowd": 2, "text": 1}), ask(listed))
+    # Title 6 is "space war two" and 0 "space war": text scores (2/sqrt 6, 0, 0), z (sqrt 2, -sqrt 2/2, -sqrt 2/2).
+    root = math.sqrt(2)
+    expected = {"7": (2 * root, -root / 2), "0": (-root, root), "5": (-root, -root / 2)}
+    assert ranking.item_ids == ["7", "0", "5"]
+    for each in ranking.items:
+        assert each.parts == {"crowd": pytest.approx(expected[each.id][0]), "text": pytest.approx(expected[each.id][1])}
+        assert each.score == pytest.approx(sum(expected[each.id]))
+    text_only = one(baseline("fusion", retrievers=retrievers, fusion={"crowd": 0, "text": 1}), ask(listed))
+    assert text_only.item_ids[0] == "0"
+    by_chance = one(baseline("random"), ask(listed)).item_ids
+    assert text_only.item_ids[1:] == [each for each in by_chance if each != "0"]
+
+
+def test_a_fusion_of_a_whole_catalogue_unites_what_is_found(tmp_path: Path) -> None:
+    """What any part finds is fused; what nobody finds follows; what the user has is left out."""
+    retrievers = {"crowd": counting(tmp_path, {("6", "7"): 3, ("6", "6"): 5}), "text": {"kind": "embedding"}}
+    ranking = one(baseline("fusion", retrievers=retrievers), ask(None))
+    assert set(ranking.item_ids[:2]) == {"7", "0"}
+    assert sorted(ranking.item_ids) == sorted(set(IDS) - {"6"})
+    new = one(baseline("fusion", retrievers=retrievers), ask(None, history=()))
+    assert sorted(new.item_ids) == IDS
+    assert {each.score for each in new.items} == {0.0}
+
+
+def test_a_baseline_closes_its_retrievers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that were built before one that is wrong."""
+    built: list[FakeModel] = []
+
+    def build(name: str, section: Mapping[str, Any], *arguments: Any, **more: Any) -> FakeModel:
+        built.append(fake_retrievers.load_model(section["path"]))
+        return built[-1]
+
+    monkeypatch.setattr(retriever_kinds, "build_retriever", build)
+    crowd = counting(tmp_path, {})
+    baseline("item-knn", path=crowd["path"]).close()
+    baseline("fusion", retrievers={"crowd": crowd}).close()
+    with pytest.raises(ConfigError):
+        baseline("fusion", retrievers={"crowd": crowd, "wrong": 3})
+    assert [each.closed for each in built] == [1, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("section", "field", "message"),
     [
@@ -199,6 +300,19 @@ def test_close_closes_the_prefilter() -> None:
         ({"baseline": "embedding", "fields": ["titel"]}, "prefilter.fields", "titel"),
         ({"baseline": "embedding", "embedder": "wordllama"}, "rankers.x.embedder", "mapping"),
         ({"baseline": "popularity"}, "rankers.x.baseline", "name `interactions`"),
+        ({"baseline": "item-kn"}, "rankers.x.baseline", "did you mean 'item-knn'?"),
+        ({"baseline": "item-knn"}, "rankers.x", "name `interactions`"),
+        ({"baseline": "item-knn", "neighbors": 3}, "rankers.x.neighbors", "did you mean 'neighbours'?"),
+        ({"baseline": "item-knn", "neighbours": 0}, "rankers.x.neighbours", "at least 1"),
+        ({"baseline": "popularity", "half_life": 3}, "rankers.x.half_life", "did you mean 'half_life_days'?"),
+        ({"baseline": "fusion"}, "rankers.x.retrievers", "write retrievers"),
+        ({"baseline": "fusion", "retriever": {}}, "rankers.x.retriever", "did you mean 'retrievers'?"),
+        ({"baseline": "fusion", "retrievers": {"text": 3}}, "rankers.x.retrievers.text", "mapping"),
+        (
+            {"baseline": "fusion", "retrievers": {"text": {"kind": "embedding"}}, "fusion": {"txt": 1}},
+            "rankers.x.fusion.txt",
+            "did you mean 'text'?",
+        ),
     ],
 )
 def test_a_mistake_in_the_section_is_named(section: dict[str, Any], field: str, message: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from llmrank import Catalog, Event, Item, Limits, Ranker, config, errors, ranker, strategy_kinds
+from llmrank import Catalog, Event, Item, Limits, Ranker, config, errors, fusion_kinds, ranker, strategy_kinds
 from llmrank.backends.local import LocalOptions
 from llmrank.backends.openai import OpenAIBackend, OpenAIOptions
 from llmrank.backends.replay import ReplayOptions
@@ -22,15 +22,20 @@ from llmrank.backends.vllm import VLLMOptions
 from llmrank.backends.vllm_inprocess import VLLMInProcessOptions
 from llmrank.errors import LLMRankError
 from llmrank.evaluation.data.protocol import CandidateOptions, ProtocolOptions
+from llmrank.evaluation.fitting.options import FitOptions
 from llmrank.evaluation.measures.measure import FAMILIES
 from llmrank.evaluation.running.baselines import NAMES
 from llmrank.evaluation.suite import MemorizationOptions, StabilityOptions, Suite
 from llmrank.fusion import PARTS, Fusion
+from llmrank.fusion_kinds import FusionOptions
+from llmrank.retrieval.collaborative import MODEL_KINDS
 from llmrank.retrieval.graph import ApproximateOptions
+from llmrank.retrieval.lists import ListsOptions
 from llmrank.retrieval.openai import OpenAIEmbedderOptions
 from llmrank.retrieval.precomputed import PrecomputedOptions
 from llmrank.retrieval.prefilter import PrefilterOptions
 from llmrank.retrieval.wordllama import WordLlamaOptions
+from llmrank.retriever_kinds import KINDS as RETRIEVERS
 from llmrank.strategies.calibrated import CalibratedOptions
 from llmrank.strategies.likelihood import Likelihood, LikelihoodOptions
 from llmrank.strategies.listwise import Listwise, ListwiseOptions, SingleTokenOptions
@@ -51,6 +56,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 STRATEGIES = (ROOT / "docs" / "strategies.md").read_text(encoding="utf-8")
 EVALUATION = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+COLLABORATIVE = (ROOT / "docs" / "collaborative.md").read_text(encoding="utf-8")
 
 REQUIRED = "required"
 """What stands in the column of defaults where there is none."""
@@ -84,7 +90,7 @@ SECTIONS: Mapping[str, tuple[type | None, Mapping[str, object]]] = {
     "prefilter.embedder: {kind: precomputed}": (PrecomputedOptions, {"fallback": None}),
     "prefilter.index": (None, {"kind": "exact"}),
     "prefilter.index: {kind: approximate}": (ApproximateOptions, {}),
-    "fusion": (None, dict.fromkeys(PARTS, 0)),
+    "fusion": (FusionOptions, dict.fromkeys(PARTS, 0)),
     "limits": (Limits, {"on_error": ON_ERROR}),
     "cache": (config._Cache, {}),
     "catalog": (config._CatalogFile, {}),
@@ -139,6 +145,7 @@ def test_every_key_is_documented_with_its_default(heading: str) -> None:
         ("protocol.candidates", CandidateOptions),
         ("stability", StabilityOptions),
         ("memorization", MemorizationOptions),
+        ("Fitting a fusion", FitOptions),
     ],
 )
 def test_every_key_of_a_suite_is_documented_with_its_default(heading: str, cls: type) -> None:
@@ -148,6 +155,17 @@ def test_every_key_of_a_suite_is_documented_with_its_default(heading: str, cls: 
     told = documented(heading, EVALUATION)
     assert {key: value for key, value in told.items() if key in code} == code
     assert set(told) == set(in_code(cls))
+
+
+@pytest.mark.parametrize(
+    ("heading", "cls"), [*((kind, model.options_type) for kind, model in MODEL_KINDS.items()), ("lists", ListsOptions)]
+)
+def test_every_option_of_a_collaborative_model_is_documented(heading: str, cls: type) -> None:
+    """docs/collaborative.md has a table for each kind, with the defaults and the name of the class."""
+    assert documented(heading, COLLABORATIVE) == in_code(cls)
+    assert f"`{cls.__module__}.{cls.__name__}`" in COLLABORATIVE
+    kinds = [row[0].strip("`") for row in table(COLLABORATIVE, "Collaborative models")]
+    assert kinds == list(MODEL_KINDS)
 
 
 def test_every_measure_is_documented() -> None:
@@ -167,9 +185,15 @@ def test_every_baseline_is_documented() -> None:
     assert [match[1] for match in named if match] == list(NAMES)
 
 
+def test_every_retriever_is_documented() -> None:
+    """docs/configuration.md has a row for each kind."""
+    kinds = [kind for row in table(CONFIGURATION, "retrievers") for kind in re.findall(r"`([\w-]+)`", row[0])]
+    assert sorted(kinds) == sorted(RETRIEVERS)
+
+
 def test_every_class_of_options_is_compared() -> None:
     """Each class that a section of a configuration is made into is one of those above, so a new kind cannot be forgotten."""
-    trees = [ast.parse(inspect.getsource(module)) for module in (config, strategy_kinds)]
+    trees = [ast.parse(inspect.getsource(module)) for module in (config, fusion_kinds, strategy_kinds)]
     calls = [
         node
         for tree in trees
@@ -189,7 +213,9 @@ def test_every_class_of_options_is_compared() -> None:
     }
     assert {"embedder", "on_error"} <= others
     assert others <= {"kind"}.union(*(documented(heading) for heading in SECTIONS))
-    assert {heading.partition(".")[0].partition(":")[0] for heading in SECTIONS} | {"strategy"} == set(config.KEYS)
+    assert {heading.partition(".")[0].partition(":")[0] for heading in SECTIONS} | {"strategy", "retrievers"} == set(
+        config.KEYS
+    )
     kinds = {f"backend: {{kind: {kind}}}" for kind in (*config.CAPABILITIES, "replay")}
     assert kinds == {heading for heading in SECTIONS if heading.startswith("backend: ")}
     strategies = {f"strategy: {{kind: {kind}}}" for kind in KINDS}
@@ -199,7 +225,7 @@ def test_every_class_of_options_is_compared() -> None:
 def test_the_document_has_no_other_section() -> None:
     """Nothing is documented that does not exist, and each public class is named where its keys are."""
     found = re.findall(r"^##+ `(.*)`$", CONFIGURATION, flags=re.MULTILINE)
-    assert sorted(found) == sorted([*SECTIONS, "strategy"])
+    assert sorted(found) == sorted([*SECTIONS, "strategy", "retrievers"])
     for heading, (cls, _) in SECTIONS.items():
         section = re.split(r"^#", CONFIGURATION.split(f"# `{heading}`\n", 1)[1], flags=re.MULTILINE)[0]
         if cls is not None and not cls.__name__.startswith("_"):
@@ -247,6 +273,8 @@ def test_the_short_table_of_the_readme_names_real_keys() -> None:
     for section, _, keys in rows:
         name = section.strip("`")
         known = {key for heading in SECTIONS if re.match(rf"{name}(: |$)", heading) for key in documented(heading)}
+        if name == "retrievers":
+            known = {"kind", *(key for row in table(CONFIGURATION, name) for key in re.findall(r"`(\w+)`", row[2]))}
         named = set(re.findall(r"`(\w+)`", keys))
         assert named
         assert named <= known | ({"kind"} if name == "strategy" else set())
@@ -393,9 +421,9 @@ def test_the_documents_lines_are_not_too_long() -> None:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_that_is_left_out_of_the_fusion_weighs_nothing(part: str) -> None:
-    """`fusion` has no class of options: its keys are the parts of `llmrank.Fusion`, and 0 is their default there."""
+    """Beside its options, the keys of `fusion` are the parts of `llmrank.Fusion`, and 0 is their default there."""
     assert "`llmrank.Fusion`" in CONFIGURATION
-    assert Fusion({part: 1.0}).weights == {part: 1.0}
+    assert Fusion({part: 1.0}).parts == (part,)
 
 
 def test_the_page_of_strategies_tells_the_prompts_of_each_kind() -> None:

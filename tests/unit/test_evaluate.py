@@ -17,6 +17,7 @@ from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.run import Evaluation, RunOptions, finish
 from llmrank.evaluation.run import evaluate as evaluate_and_report
 from tests.servers.picky import PickyServer, Reply, Request, completion, openai_error
+from tests.unit.bag_embedder import BagEmbedder
 from tests.unit.small_suite import KEY, KEY_ENV, USD, labels, server, suite, write_data
 
 
@@ -499,6 +500,34 @@ def test_a_torn_line_of_what_was_spent_is_cut_off(tmp_path: Path, data: Path, ba
     done = evaluate(suite(data, backwards.url), tmp_path / "run")
     assert done.stopped is None
     assert done.usd == pytest.approx(11 * USD)
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_new_users_are_ranked_for(
+    tmp_path: Path, data: Path, backwards: PickyServer, monkeypatch: pytest.MonkeyPatch, last: int
+) -> None:
+    """With no history, or one item, every ranker answers; what the prefilter let through is measured; the sentence says it."""
+    monkeypatch.setattr("llmrank.config.build_embedder", lambda section: BagEmbedder())
+    monkeypatch.setattr("llmrank.evaluation.running.baselines.build_embedder", lambda section: BagEmbedder())
+    asked = suite(data, backwards.url)
+    del asked["cases"]
+    asked["protocol"] = {"users": 5, "min_history": 2, "last_history": last, "candidates": {"n": 8}}
+    asked["rankers"]["kept"] = {**asked["rankers"]["model"], "prefilter": {"keep": 4}}
+    asked["rankers"]["embedding"] = {"baseline": "embedding"}
+    done = evaluate(asked, tmp_path / "run")
+    assert (done.failures, done.stopped) == (0, None)
+    assert {len(case.history) for case in done.folder.cases()} == {last}
+    assert done.summary is not None
+    for name, found in done.summary["rankers"].items():
+        assert found["status"]["ok"] == 5, name
+        assert [(each["from"], each["to"], each["cases"]) for each in found["by_history"]] == [(last, last, 5)]
+    shown = [set(record["shown"]) for record in done.folder.results("kept")]
+    assert {len(each) for each in shown} == {4}
+    share = sum(case.relevant[0] in each for case, each in zip(done.folder.cases(), shown, strict=True)) / 5
+    assert done.summary["rankers"]["kept"]["prefilter"]["recall"] == pytest.approx(share)
+    assert done.summary["rankers"]["model"]["prefilter"] is None
+    said = "no history is shown" if last == 0 else "only the last item of each history is shown"
+    assert said in done.summary["protocol"]
 
 
 def test_data_frames_are_evaluated(tmp_path: Path, data: Path, backwards: PickyServer) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import random
+import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +26,7 @@ from llmrank.evaluation.data import chosen
 from llmrank.evaluation.data.candidates import Question, Sampled, Shuffled
 from llmrank.evaluation.data.protocol import CandidateOptions, ProtocolOptions, Split, make_cases
 from llmrank.evaluation.data.timelines import popularity
+from llmrank.evaluation.data.training import load_interactions, save_interactions
 from llmrank.interactions import Interaction, Interactions
 from llmrank.sections import make
 from llmrank.types import Item
@@ -88,7 +92,7 @@ def made(rows: list[Interaction], options: ProtocolOptions, seed: int = 0) -> Sp
     try:
         return split_of(rows, options, seed=seed)
     except ConfigError as error:
-        if error.field in ("protocol.split", "protocol.cut"):
+        if error.field in ("protocol.split", "protocol.cut", "protocol.last_history"):
             return None
         raise
 
@@ -130,6 +134,156 @@ def test_nothing_that_is_asked_for_is_counted(rows: list[Interaction], options: 
     assert sample.training is not None
     assert sample.training.counts == Counter(item_id for _, item_id in known)
     assert sample.training.users == len({user_id for user_id, _ in known})
+
+
+def learned(split: Split) -> Interactions:
+    """What may be learned from, checked against its counts: each pair once, no user and no item without any."""
+    found = split.training_interactions
+    assert found is not None
+    assert split.training is not None
+    pairs = [(row.user_id, row.item_id) for row in found.rows()]
+    assert len(set(pairs)) == len(pairs)
+    assert Counter(item_id for _, item_id in pairs) == split.training.counts
+    assert len(found.users) == split.training.users == len({user_id for user_id, _ in pairs})
+    assert set(found.items) == {item_id for _, item_id in pairs}
+    assert split.training_interactions is found
+    return found
+
+
+@given(rows=LOGS, options=PROTOCOLS, last=st.none() | st.integers(0, 3), seed=st.integers(0, 3))
+def test_what_may_be_learned_from_is_what_is_counted(
+    rows: list[Interaction], options: ProtocolOptions, last: int | None, seed: int
+) -> None:
+    """Nothing that any case asks for, nothing after a cut in time, nothing hidden of who is asked; in the histories' order."""
+    options = replace(options, last_history=last)
+    split = made(rows, options, seed)
+    if split is None:
+        return
+    found = learned(split)
+    rows_found = list(found.rows())
+    everyone = split_of(rows, replace(options, users=None, last_history=None), seed=seed)
+    whole = {case.user_id: case for case in everyone.cases}
+    sample = {case.user_id: case for case in split.cases}
+    for user_id in {row.user_id for row in rows}:
+        own = [row for row in rows_found if row.user_id == user_id]
+        items = tuple(row.item_id for row in own)
+        if user_id in sample:
+            assert items == sample[user_id].history
+        elif user_id in whole:
+            assert items == whole[user_id].history
+        else:
+            end = float(str(options.cut)) if options.split == "temporal" else math.inf
+            assert set(items) == {row.item_id for row in rows if row.user_id == user_id and row.timestamp < end}
+        for row in own:  # the first time that the user chose it
+            times = [each.timestamp for each in rows if (each.user_id, each.item_id) == (user_id, row.item_id)]
+            assert row.timestamp == min(times)
+
+
+@given(rows=LOGS, options=PROTOCOLS, last=st.integers(0, 3), seed=st.integers(0, 3))
+def test_only_the_end_of_a_history_is_shown(rows: list[Interaction], options: ProtocolOptions, last: int, seed: int) -> None:
+    """Same users, same relevant items; candidates avoid what is hidden as well, and are the same if nothing is learned of."""
+    short, whole = made(rows, replace(options, last_history=last), seed), made(rows, options, seed)
+    if short is None or whole is None:
+        return
+    for one, other in zip(short.cases, whole.cases, strict=True):
+        assert (one.user_id, one.relevant) == (other.user_id, other.relevant)
+        assert one.history == (other.history[-last:] if last else ())
+        assert one.candidates is not None
+        assert set(one.candidates).isdisjoint(other.history)
+        if options.candidates.by == "uniform":
+            assert one.candidates == other.candidates
+
+
+def test_a_user_of_whom_all_is_hidden_is_new() -> None:
+    """By hand: of u, who is asked, b alone is shown and learned; v, who might have been asked, keeps all but the last item."""
+    rows = [*log("u", "i0", "i1", "i2"), *log("v", "i0", "i3", "i4")]
+    seed = next(seed for seed in range(9) if only(rows, replace(LAST, users=1), seed=seed).user_id == "u")
+    one = split_of(rows, replace(LAST, users=1, last_history=1, min_history=2), seed=seed)
+    assert [(case.history, case.relevant) for case in one.cases] == [(("i1",), ("i2",))]
+    assert {(row.user_id, row.item_id) for row in learned(one).rows()} == {("u", "i1"), ("v", "i0"), ("v", "i3")}
+    hidden = "what is hidden of users who are asked about is not learned from"
+    assert f"; only the last item of each history is shown, and {hidden}; " in one.sentence
+    none = split_of(rows, replace(LAST, users=1, last_history=0), seed=seed)
+    assert [case.history for case in none.cases] == [()]
+    assert {row.user_id for row in learned(none).rows()} == {"v"}
+    assert f"; no history is shown, and {hidden}; " in none.sentence
+    assert "; only the last 2 items of each history are shown" in split_of(rows, replace(LAST, last_history=2)).sentence
+
+
+def test_nothing_left_to_learn_from_is_refused() -> None:
+    """Where every user is asked about and nothing is shown, the error says to ask fewer."""
+    rows = [*log("u", "i0", "i1"), *log("v", "i0", "i3")]
+    with pytest.raises(ConfigError, match=r"protocol\.last_history.*nothing to learn from.*protocol\.users"):
+        split_of(rows, replace(LAST, last_history=0))
+    assert split_of(rows, replace(LAST, last_history=0, users=1)).count == 1
+
+
+def test_given_cases_hide_what_the_interactions_know_of_their_users(tmp_path: Path) -> None:
+    """Of users who are asked about only what a case shows is learned; of others all but what a case asks for."""
+    rows = [*log("u", "i0", "i1", "i2", "i5", "i1"), *log("v", "i0", "i3", "i4"), *log("w", "i6")]
+    path = tmp_path / "cases.jsonl"
+    cases = [
+        {"user_id": "u", "history": ["i0", "i1"], "candidates": ["i2", "i9"], "relevant": ["i2"]},
+        {"user_id": "v", "history": ["i0", "i3"], "candidates": ["i4", "i9"], "relevant": ["i4"]},
+    ]
+    path.write_text("".join(json.dumps(case) + "\n" for case in cases), encoding="utf-8")
+
+    def pairs(**more: Any) -> list[tuple[str, str]]:
+        split = split_of(rows, ProtocolOptions("given", **more), cases=path)
+        return [(row.user_id, row.item_id) for row in learned(split).rows()]
+
+    others = [("v", "i0"), ("v", "i3"), ("w", "i6")]
+    assert pairs() == [("u", "i0"), ("u", "i1"), ("u", "i5"), *others]
+    assert pairs(last_history=1) == [("u", "i1"), ("v", "i3"), ("w", "i6")]
+    assert pairs(last_history=0) == [("w", "i6")]
+    sample = split_of(rows, ProtocolOptions("given", users=1, last_history=0), cases=path)
+    asked = next(iter(sample.cases)).user_id
+    assert asked not in learned(sample).users
+    assert len(learned(sample).users) == 2
+    without = make_cases(ProtocolOptions("given", last_history=1), catalog=CATALOG, cases=path)
+    assert [case.history for case in without.cases] == [("i1",), ("i3",)]
+    assert without.training_interactions is None
+    assert "only the last item of each history is shown; candidates" in without.sentence
+
+
+def test_given_users_are_all_hidden_and_nobody_is_left(tmp_path: Path) -> None:
+    """The same error as for cases made of interactions."""
+    path = tmp_path / "cases.jsonl"
+    case = {"user_id": "u", "history": ["i0"], "candidates": ["i1", "i9"], "relevant": ["i1"]}
+    path.write_text(json.dumps(case) + "\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="nothing to learn from"):
+        split_of(log("u", "i0", "i1"), ProtocolOptions("given", last_history=0), cases=path)
+
+
+@given(rows=LOGS, ids=st.lists(st.text(st.characters()), min_size=2, max_size=4, unique=True), timed=st.booleans())
+def test_a_file_of_interactions_gives_them_back(rows: list[Interaction], ids: list[str], timed: bool) -> None:
+    """Whatever text an id is, zero bytes at its end and half surrogate pairs too; with times and ratings, or without."""
+    rated = [
+        replace(row, user_id=ids[len(row.item_id) % 2], rating=3.5 if number % 2 else None) for number, row in enumerate(rows)
+    ]
+    made_of = Interactions.of(rated, name="häuf\0")
+    if not timed:
+        made_of = replace(made_of, timestamp=None)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "deeper" / "training.npz"
+        save_interactions(path, made_of)
+        found = load_interactions(path)
+        assert [each.name for each in path.parent.iterdir()] == ["training.npz"]
+    assert (found.users, found.items, found.name) == (made_of.users, made_of.items, made_of.name)
+    for name in ("user", "item", "timestamp", "rating"):
+        one, other = getattr(found, name), getattr(made_of, name)
+        assert (one is None) == (other is None)
+        assert one is None or (one.dtype == other.dtype and np.array_equal(one, other, equal_nan=True))
+
+
+@pytest.mark.parametrize("spoil", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"no archive"])
+def test_a_damaged_file_of_interactions_is_one_clear_error(tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
+    """It names the file."""
+    path = tmp_path / "training.npz"
+    save_interactions(path, Interactions.of(log("u", "i0", "i1")))
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(DatasetError, match=r"training\.npz"):
+        load_interactions(path)
 
 
 @given(rows=LOGS, options=PROTOCOLS, seed=st.integers(0, 3))
@@ -556,6 +710,9 @@ def test_an_unknown_item_of_the_interactions_is_named() -> None:
 @pytest.mark.parametrize(
     ("section", "message"),
     [
+        ({"last_history": -1}, r"protocol\.last_history: must be a whole number of at least 0"),
+        ({"last_history": True}, r"protocol\.last_history: .*"),
+        ({"last_history": 0, "candidates": {"source": "retrieved"}}, r"protocol\.candidates\.by: nothing is near to users"),
         ({"split": "last-n"}, r"protocol\.n: is missing"),
         ({"split": "last-n", "n": 0}, r"protocol\.n: must be a whole number of at least 1"),
         ({"n": 2}, r"protocol\.n: is not of split leave-last-out"),

@@ -24,9 +24,11 @@ from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.measures.measure import parse_measure
 from llmrank.evaluation.measures.summary import summarize, write_summary
 from llmrank.evaluation.report import write_report
+from llmrank.evaluation.report.numbers import MISSING
 from llmrank.evaluation.report.overview import Overview
 from llmrank.evaluation.report.plots import all_figures, style
 from llmrank.evaluation.report.plots.slices import history_figure
+from llmrank.evaluation.report.tables.quality import quality_tables
 from tests.unit.sample_run import NASTY_TITLES, SCRIPT, write_sample_run
 
 ALLOWED_TAGS = frozenset(
@@ -229,6 +231,39 @@ def test_csv_files_hold_the_exact_values(run: RunFolder) -> None:
     assert {name: len(of_ranker) for name, of_ranker in values.items()} == dict.fromkeys(summary, 64)
     for name, of_ranker in values.items():
         assert sum(of_ranker) / len(of_ranker) == pytest.approx(summary[name]["metrics"]["ndcg@10"], abs=1e-9)
+
+
+def test_what_prefilters_let_through_stands_beside_relevance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column for each number that is kept, in page, Markdown and on a terminal; a row of metrics.csv; none without one."""
+    without_plots(monkeypatch)
+    folder = write_sample_run(tmp_path, rankers=4, cases=30)
+    write_summary(folder)
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert "refilter recall" not in page
+    found = {"popularity": None, "smol-likelihood": (20, 0.5, [0.4, 0.6]), "gpt-listwise": (50, 0.75, None)}
+
+    def add(summary: dict[str, Any]) -> None:
+        for name, passed in found.items():
+            summary["rankers"][name]["prefilter"] = passed and dict(zip(("keep", "recall", "ci"), passed, strict=True))
+
+    edit_summary(folder, add)
+    page = write_report(folder).read_text(encoding="utf-8")
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    (table, _) = quality_tables(Overview(folder.summary, folder.manifest))
+    assert table.columns[-2:] == ("Prefilter recall@20,\N{NO-BREAK SPACE}%", "Prefilter recall@50,\N{NO-BREAK SPACE}%")
+    for heading in table.columns[-2:]:
+        assert heading in page
+        assert heading.replace("\N{NO-BREAK SPACE}", " ") in text
+    by_name = {row.header: [(cell.text, cell.detail) for cell in row.cells[-2:]] for row in table.rows}
+    assert by_name["smol-likelihood"] == [("50.0", "[40.0, 60.0]"), (MISSING, "")]
+    assert by_name["gpt-listwise"] == [(MISSING, ""), ("75.0", "")]
+    assert by_name["popularity"] == by_name["Chance"] == [(MISSING, ""), (MISSING, "")]
+    assert "no ranking finds the others" in page
+    lines = [row for row in rows(tmp_path / "metrics.csv") if row["measure"].startswith("prefilter")]
+    assert [tuple(row.values()) for row in lines] == [
+        ("gpt-listwise", "prefilter recall@50", "0.75", "", "", "30"),
+        ("smol-likelihood", "prefilter recall@20", "0.5", "0.4", "0.6", "30"),
+    ]
 
 
 @pytest.mark.parametrize("failures", ["fallback", "worst"])

@@ -190,7 +190,7 @@ def test_parts_must_have_names_of_their_own(retrievers: list[Retriever], fusion:
         ({"retrievers": {"text": {"kind": "embedding", "feilds": []}}}, r"retrievers.text.feilds: .*did you mean 'fields'"),
         ({"prefilter": {"by": ["embeddings"]}}, r"prefilter.by: .*did you mean 'embedding'"),
         ({"prefilter": {"by": []}}, r"prefilter.by: has no retriever"),
-        ({"fusion": {"txt": 1}, "retrievers": {"text": {"kind": "embedding"}}}, r"fusion: .*did you mean 'text'"),
+        ({"fusion": {"txt": 1}, "retrievers": {"text": {"kind": "embedding"}}}, r"fusion.txt: .*did you mean 'text'"),
     ],
 )
 def test_mistakes_in_a_configuration_are_named(sections: dict[str, Any], message: str) -> None:

@@ -223,9 +223,42 @@ def test_histories_are_told_apart_by_length(tmp_path: Path) -> None:
     found = only(write_run(tmp_path, cases, {"r": shuffled(cases)}))["by_history"]
     assert [(each["from"], each["to"]) for each in found] == list(module.HISTORY_BINS)
     assert sum(each["cases"] for each in found) == 120
-    assert [each["cases"] for each in found] == [2, 4, 6, 10, 20, 60, 18]
+    assert [each["cases"] for each in found] == [2, 2, 2, 6, 10, 20, 60, 18]
     few = only(write_run(tmp_path / "few", cases[:1], {"r": shuffled(cases[:1])}))["by_history"]
     assert [(each["from"], each["to"], each["cases"], each["ci"]) for each in few] == [(0, 0, 1, None)]
+
+
+def with_prefilter(folder: RunFolder, **sections: Any) -> RunFolder:
+    """The run as if these were its rankers' prefilters."""
+    manifest = folder.manifest
+    for name, section in sections.items():
+        manifest["rankers"][name]["config"]["prefilter"] = section
+    (folder.path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return RunFolder(folder.path)
+
+
+def test_a_prefilter_has_the_recall_of_what_it_lets_through(tmp_path: Path) -> None:
+    """Relevant items among those shown, whatever order came of it, failures included; a refused request let through nothing."""
+    cases = [
+        Case("u", ("h",), ("a", "b", "c", "d"), ("a", "b")),
+        Case("v", ("h",), None, ("c",)),
+        Case("w", ("h",), None, ("d",)),
+        Case("x", ("h",), None, ("e",)),
+    ]
+    made = [
+        ranking(cases[0], ["c", "a"], shown=["a", "c"]),
+        ranking(cases[1], ["d", "c"], shown=["d", "c"]),
+        ranking(cases[2], ["d", "a"], "error", shown=["d", "a"], error=ServerError("down")),
+        ranking(cases[3], [], "error", shown=[], error=ServerError("down")),
+    ]
+    folder = write_run(tmp_path, cases, {"r": made, "plain": made, "default": []})
+    found = summarize(with_prefilter(folder, r={"keep": 2}, plain=None, default={}))["rankers"]
+    assert found["r"]["prefilter"]["keep"] == 2
+    assert found["r"]["prefilter"]["recall"] == pytest.approx((1 / 2 + 1 + 1 + 0) / 4)
+    low, high = found["r"]["prefilter"]["ci"]
+    assert 0 <= low < 0.625 < high <= 1
+    assert found["plain"]["prefilter"] is None
+    assert found["default"]["prefilter"] == {"keep": 20, "recall": None, "ci": None}
 
 
 def test_measures_of_the_run_have_a_value_and_no_interval(tmp_path: Path) -> None:

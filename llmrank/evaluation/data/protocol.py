@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, NoReturn, TypeAlias
 
@@ -60,6 +61,8 @@ class ProtocolOptions:
             asked for). A time without a zone is in UTC. What happened at the cut itself lies after it.
         min_history: Users with fewer items in their history are left out. Given cases all stay.
         users: A random sample of so many users (seeded); None for all. A larger one holds a smaller one, in the same order.
+        last_history: Only so many items of each history, the last ones, are shown (0: none), as if the user were new; what is
+            hidden of users who are asked about is not learned from either. None for all. `min_history` is of whole histories.
         candidates: What is to be ranked.
     """
 
@@ -68,6 +71,7 @@ class ProtocolOptions:
     cut: float | str | date | None = None
     min_history: int = 1
     users: int | None = None
+    last_history: int | None = None
     candidates: CandidateOptions = field(default_factory=CandidateOptions)
 
     def __post_init__(self) -> None:
@@ -75,6 +79,8 @@ class ProtocolOptions:
         for name in ("n", "users"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
+        if self.last_history is not None:
+            _at_least("last_history", self.last_history, 0)
         if self.split == "last-n" and self.n is None:
             _refuse("n", "is missing", None, "say how many last items are to be found")
         if self.n is not None and self.split in ("given", "leave-last-out"):
@@ -95,6 +101,9 @@ class ProtocolOptions:
             _refuse("candidates.by", "nothing draws so", by, "uniform or popularity")
         if source == "retrieved" and self.split != "given" and by not in (None, "embedding", "popularity"):
             _refuse("candidates.by", "only a case file lists more", by, "embedding or popularity")
+        if self.last_history == 0 and source == "retrieved" and self.split != "given" and by in (None, "embedding"):
+            why = "nothing is near to users of whom nothing is shown"
+            _refuse("candidates.by", why, by, "retrieve by popularity, or show some of the history with last_history")
 
     @property
     def source(self) -> Source:
@@ -107,7 +116,9 @@ class Split:
 
     Attributes:
         sentence: How the cases were made: what is printed on every table.
-        training: How popular the items are in what may be learned from; None without interactions.
+        training: How popular the items are in what may be learned from; None without interactions. It may be learned from
+            what was chosen before what any case asks for (whether it is ranked or not), and with `last_history` from nothing
+            that is hidden of users who are asked about.
         count: How many cases there are.
         population: How many there would be of all users.
     """
@@ -127,6 +138,15 @@ class Split:
             case = Case(question.user_id, question.history, self._choose(question), question.relevant, question.query)
             tally.add(case)
             yield case
+
+    @cached_property
+    def training_interactions(self) -> Interactions | None:
+        """What may be learned from: exactly what `training` counts; None without interactions.
+
+        Each pair of user and item stands once, in the row of its first time; the rows are sorted by user, and a user's by time
+        as in the cases' histories. Users and items without any are not part of it. It is made when it is first read.
+        """
+        return self._questions.training_interactions()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -166,17 +186,63 @@ def make_cases(
         DatasetError: the data cannot be read, or do not allow it.
         UnknownItemError: a case names an item that the catalogue lacks.
     """
-    if interactions is not None:
-        _check_items(interactions, catalog)
+    asked = options.candidates
+    questions, splitting = _questions(options, catalog, interactions, cases, seed)
+    if options.source == "sampled" and asked.n <= questions.most_relevant:
+        why = f"leaves no room beside the {questions.most_relevant} relevant items of a case"
+        _refuse("candidates.n", why, asked.n, "ask for more candidates, or fewer relevant items with protocol.n")
+    choose, choosing = _chooser(options, catalog, questions.training, seed, embedder, fields)
+    order_tells = options.source == "given" and not asked.shuffle
+    wanted = asked.n if options.source == "retrieved" else None
+    showing = () if options.last_history is None else (_showing(options.last_history, learns=interactions is not None),)
+    sentence = "; ".join([splitting, *showing, choosing, *questions.words, f"seed {seed}"])
+    return Split(questions, choose, lambda: Tally(wanted=wanted, order_tells=order_tells), sentence[0].upper() + sentence[1:])
+
+
+def training_of(
+    options: ProtocolOptions,
+    *,
+    catalog: Catalog,
+    interactions: Interactions | None = None,
+    cases: str | Path | None = None,
+    seed: int = 0,
+) -> tuple[Interactions, Popularity] | None:
+    """What may be learned from, as in the `Split` of the same arguments, without choosing any candidates; None if nothing may.
+
+    Raises:
+        LLMRankError: as for `make_cases`.
+    """
+    questions, _ = _questions(options, catalog, interactions, cases, seed)
+    found = questions.training_interactions()
+    return None if found is None or questions.training is None else (found, questions.training)
+
+
+def _questions(
+    options: ProtocolOptions,
+    catalog: Catalog,
+    interactions: Interactions | None,
+    cases: str | Path | None,
+    seed: int,
+) -> tuple[Questions, str]:
+    """The questions, and how they were made in words."""
     asked = options.candidates
     questions: Questions
+    if interactions is not None:
+        _check_items(interactions, catalog)
     if options.split == "given":
         if cases is None:
             _refuse("split", "needs a case file", "given", "name one in `cases`, or choose another split")
         retrieved = asked.by if asked.by not in (None, "embedding", "popularity") and options.source == "retrieved" else None
         sampled = options.source == "sampled"
         questions = GivenQuestions(
-            cases, catalog, interactions, retrieved=retrieved, sampled=sampled, users=options.users, seed=seed
+            cases,
+            catalog,
+            interactions,
+            retrieved=retrieved,
+            sampled=sampled,
+            users=options.users,
+            seed=seed,
+            last_history=options.last_history,
         )
         splitting = "given cases"
     else:
@@ -185,17 +251,20 @@ def make_cases(
                 "split", "makes cases of interactions", options.split, "name `interactions`, or a case file and split given"
             )
         cutting, splitting = _cutting(options, interactions)
-        questions = LoggedQuestions(interactions, cutting, users=options.users, seed=seed)
+        questions = LoggedQuestions(interactions, cutting, users=options.users, seed=seed, last_history=options.last_history)
     if not questions.count:
         _refuse("split", "leaves no case", options.split, "check the data, min_history, n and cut")
-    if options.source == "sampled" and asked.n <= questions.most_relevant:
-        why = f"leaves no room beside the {questions.most_relevant} relevant items of a case"
-        _refuse("candidates.n", why, asked.n, "ask for more candidates, or fewer relevant items with protocol.n")
-    choose, choosing = _chooser(options, catalog, questions.training, seed, embedder, fields)
-    order_tells = options.source == "given" and not asked.shuffle
-    wanted = asked.n if options.source == "retrieved" else None
-    sentence = "; ".join([splitting, choosing, *questions.words, f"seed {seed}"])
-    return Split(questions, choose, lambda: Tally(wanted=wanted, order_tells=order_tells), sentence[0].upper() + sentence[1:])
+    if options.last_history is not None and questions.training is not None and not questions.training.counts:
+        why = "leaves nothing to learn from, as it hides the histories of all users who are asked about"
+        _refuse("last_history", why, options.last_history, "ask about a sample of the users: protocol.users")
+    return questions, splitting
+
+
+def _showing(last: int, *, learns: bool) -> str:
+    """What is shown of the histories, in words."""
+    items = f"the last {last} items" if last > 1 else "the last item"
+    shown = f"only {items} of each history {'are' if last > 1 else 'is'} shown" if last else "no history is shown"
+    return f"{shown}, and what is hidden of users who are asked about is not learned from" if learns else shown
 
 
 def _cutting(options: ProtocolOptions, interactions: Interactions) -> tuple[Cutting, str]:

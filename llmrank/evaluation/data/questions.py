@@ -1,4 +1,8 @@
-"""Interactions and where to cut them, or a case file, go in; Questions come out: cases whose candidates are to be chosen."""
+"""Interactions and where to cut them, or a case file, go in; Questions come out: cases whose candidates are to be chosen.
+
+Of each history only the end may be shown (`last_history`), as if the user were new. What is hidden of those who are asked about
+is then not learned from either.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,17 @@ from llmrank.errors import DatasetError
 from llmrank.evaluation.cases import Case, make_case
 from llmrank.evaluation.data.candidates import Question
 from llmrank.evaluation.data.chosen import Choices, Chosen
-from llmrank.evaluation.data.timelines import Cutting, Timelines, popularity, survey
+from llmrank.evaluation.data.timelines import (
+    Codes,
+    Cutting,
+    Timelines,
+    all_codes,
+    codes_of,
+    counted,
+    popularity_without,
+    survey,
+)
+from llmrank.evaluation.data.training import gathered, rows_without, taken
 from llmrank.evaluation.folder import Popularity
 from llmrank.interactions import Interactions
 
@@ -42,7 +56,11 @@ class Questions(Protocol):
 
     @property
     def training(self) -> Popularity | None:
-        """What may be learned from, of all users; None without interactions."""
+        """How popular the items are in what may be learned from, of all users; None without interactions."""
+        ...
+
+    def training_interactions(self) -> Interactions | None:
+        """What may be learned from: the interactions that `training` counts. None without interactions."""
         ...
 
     @property
@@ -73,16 +91,25 @@ class LoggedQuestions:
         cutting: Where each user's items are cut in two.
         users: How many users are asked about, drawn at random; None for all.
         seed: Of the draw, and of the order.
+        last_history: How many items of a history, the last ones, are shown, and learned from; None for all.
     """
 
-    def __init__(self, interactions: Interactions, cutting: Cutting, *, users: int | None, seed: int) -> None:
-        self._of, self._cutting = interactions, cutting
+    def __init__(
+        self, interactions: Interactions, cutting: Cutting, *, users: int | None, seed: int, last_history: int | None = None
+    ) -> None:
+        self._of, self._cutting, self._last = interactions, cutting, last_history
         self._timelines = Timelines(interactions)
         found = survey(interactions, self._timelines, cutting)
         order = shuffled_by_hash([interactions.users[place] for place in found.users], seed)
         self._users: NDArray[np.int64] = found.users[np.array(order[:users], dtype=np.int64)]
         self.count, self.population = len(self._users), len(found.users)
-        self.most_relevant, self.training = found.most_relevant, found.popularity
+        self.most_relevant = found.most_relevant
+        known = found.known
+        for user in self._users.tolist() if last_history is not None else ():
+            before = self._timelines.split(user, cutting).before
+            found.counts[list(before[: _first_shown(before, last_history)])] -= 1
+            known -= bool(before) and not last_history
+        self.training = counted(interactions, found.counts, known)
         self.notes: tuple[str, ...] = ()
         self.words = [_sample_words(self.count, self.population)]
         if interactions.timestamp is None:
@@ -99,7 +126,19 @@ class LoggedQuestions:
             split = self._timelines.split(user, self._cutting)
             before, relevant = (tuple(ids[place] for place in places) for places in (split.before, split.relevant))
             chosen = {*before, *relevant, *(ids[place] for place in split.after)}
-            yield Question(self._of.users[user], before, relevant, chosen)
+            yield Question(self._of.users[user], before[_first_shown(before, self._last) :], relevant, chosen)
+
+    def training_interactions(self) -> Interactions:
+        """What all users chose before what is to be found, each item once, user by user, oldest first."""
+        asked = np.zeros(len(self._of.users), dtype=np.bool_)
+        asked[self._users] = True
+
+        def learned(user: int) -> list[int]:
+            end = len(self._timelines.split(user, self._cutting).before)
+            rows = self._timelines.rows(user)[:end]
+            return rows[_first_shown(rows, self._last) :] if asked[user] else rows
+
+        return taken(self._of, gathered(map(learned, range(len(asked)))))
 
 
 class GivenQuestions:
@@ -114,6 +153,8 @@ class GivenQuestions:
             drawn as a candidate that the user never chose.
         users: How many users are asked about, drawn at random; None for all.
         seed: Of the draw.
+        last_history: How many items of a history, the last ones, are shown; of users who are asked about nothing is learned
+            but what any of their cases shows. None for all.
 
     Raises:
         DatasetError: the file cannot be read, or a line is not a case.
@@ -130,11 +171,14 @@ class GivenQuestions:
         sampled: bool,
         users: int | None,
         seed: int,
+        last_history: int | None = None,
     ) -> None:
-        self._path, self._retrieved = path, retrieved
+        self._path, self._retrieved, self._last = path, retrieved, last_history
+        self._of = interactions
         places: dict[str, int] = {}
         user_of, lengths, offsets = array("q"), array("q"), array("q")
         asked: list[tuple[str, str]] = []
+        shown: list[tuple[str, str]] = []
         self.most_relevant = 0
         for line in jsonl.lines(path, "cases"):
             case = make_case(line, retrieved=retrieved)
@@ -143,8 +187,11 @@ class GivenQuestions:
             lengths.append(len(case.history))
             offsets.append(line.offset)
             self.most_relevant = max(self.most_relevant, len(case.relevant))
-            asked += ((case.user_id, item_id) for item_id in case.relevant) if interactions is not None else ()
-        self.training = None if interactions is None else popularity(interactions, asked)
+            if interactions is not None:
+                asked += ((case.user_id, item_id) for item_id in case.relevant)
+            if interactions is not None and last_history is not None:
+                history = case.history[_first_shown(case.history, last_history) :]
+                shown += ((case.user_id, item_id) for item_id in history)
         self._offsets: list[int] | None = None
         self._user_of = np.array(user_of)
         self._repeats = _repeats(self._user_of, np.array(lengths))
@@ -158,6 +205,13 @@ class GivenQuestions:
             kept = [place for place in np.argsort(ranks, kind="stable").tolist() if ranks[place] < len(places)]
             self._offsets = [offsets[place] for place in kept]
             self._user_of, self._repeats = self._user_of[kept], self._repeats[kept]
+        self.training: Popularity | None = None
+        if interactions is not None:
+            self._withheld = codes_of(interactions, asked)
+            if last_history is not None:
+                hidden = _hidden(interactions, [user for user, at in places.items() if asked_users[at]], shown)
+                self._withheld = np.union1d(self._withheld, hidden)
+            self.training = popularity_without(interactions, self._withheld)
         self._chosen: Chosen | None = None
         if sampled:
             self._chosen = self._gather(catalog, interactions, places, np.array(user_of), asked_users)
@@ -177,7 +231,7 @@ class GivenQuestions:
             repeat = int(self._repeats[place])
             yield Question(
                 user_id=case.user_id,
-                history=case.history,
+                history=case.history[_first_shown(case.history, self._last) :],
                 relevant=case.relevant,
                 chosen=elsewhere.union(case.history, case.relevant),
                 query=case.query,
@@ -185,6 +239,12 @@ class GivenQuestions:
                 # Each of a user's cases has draws of its own; mostly the length of the history tells them apart.
                 key=f"{case.user_id}:{len(case.history)}" + (f"#{repeat}" if repeat else ""),
             )
+
+    def training_interactions(self) -> Interactions | None:
+        """The interactions without what the cases ask for, each pair of user and item once, user by user, oldest first."""
+        if self._of is None:
+            return None
+        return taken(self._of, rows_without(self._of, Timelines(self._of), self._withheld))
 
     def _gather(
         self,
@@ -208,6 +268,21 @@ class GivenQuestions:
                     case = make_case(line, retrieved=self._retrieved)
                     gathered.add(user, (*case.history, *case.relevant))
         return gathered.whole()
+
+
+def _first_shown(history: Sequence[object], last: int | None) -> int:
+    """The place of the first item of a history that is shown."""
+    return 0 if last is None else max(0, len(history) - last)
+
+
+def _hidden(interactions: Interactions, users: Sequence[str], shown: Sequence[tuple[str, str]]) -> Codes:
+    """All that these users chose, but for what is shown, as numbers of pairs."""
+    places = {user_id: place for place, user_id in enumerate(interactions.users)}
+    asked = np.zeros(len(places), dtype=np.bool_)
+    asked[[places[user_id] for user_id in users if user_id in places]] = True
+    pairs = all_codes(interactions)
+    of_asked = pairs[asked[pairs // max(1, len(interactions.items))]]
+    return np.setdiff1d(of_asked, codes_of(interactions, shown))
 
 
 def _repeats(user_of: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Interactions go in; what each user chose, in order of time and cut in two, comes out; and how popular the items are."""
+"""Interactions go in; what each user chose, in order of time and cut in two, comes out; and what may be learned from it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmrank.evaluation.folder import Popularity
 from llmrank.interactions import Interactions
+
+Codes: TypeAlias = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class Timelines:
             user: The user's place in `Interactions.users`.
             cutting: Where.
         """
-        items, times = self._chosen(user)
+        _, items, times = self._chosen(user)
         if cutting.last is not None:
             cut, end = len(items) - cutting.last, len(items)
         else:
@@ -86,21 +89,25 @@ class Timelines:
         tied = times is not None and any(times[place - 1] == times[place] for place in borders)
         return Halves(items[:cut], items[cut:end], items[end:], tied)
 
-    def _chosen(self, user: int) -> tuple[list[int], list[float] | None]:
-        """A user's items, each once, and when each was chosen."""
-        rows = self._order[self._bounds[user] : self._bounds[user + 1]]
-        items: list[int] = self._of.item[rows].tolist()
-        if self._of.timestamp is None:
-            return list(dict.fromkeys(items)), None
-        moments = self._of.timestamp[rows]
-        times: list[float] = moments.tolist()
-        if (moments[1:] == moments[:-1]).any():
+    def rows(self, user: int) -> list[int]:
+        """The rows of `Interactions` in which a user chose each item for the first time, oldest first: those of `split`."""
+        return self._chosen(user)[0]
+
+    def _chosen(self, user: int) -> tuple[list[int], list[int], list[float] | None]:
+        """A user's items, each once: the rows in which they were chosen, the items, and when."""
+        own = self._order[self._bounds[user] : self._bounds[user + 1]]
+        rows: list[int] = own.tolist()
+        items: list[int] = self._of.item[own].tolist()
+        moments = None if self._of.timestamp is None else self._of.timestamp[own]
+        if moments is not None and (moments[1:] == moments[:-1]).any():
+            times: list[float] = moments.tolist()
             digests = [self._digest(user, item) for item in items]
             order = sorted(range(len(items)), key=lambda place: (times[place], digests[place]))
-            items, times = [items[place] for place in order], [times[place] for place in order]
-        first = dict(zip(reversed(items), reversed(times), strict=True))
+            items, rows = [items[place] for place in order], [rows[place] for place in order]
+        first = dict(zip(reversed(items), reversed(rows), strict=True))
         distinct = list(dict.fromkeys(items))
-        return distinct, [first[item] for item in distinct]
+        rows = [first[item] for item in distinct]
+        return rows, distinct, None if self._of.timestamp is None else self._of.timestamp[rows].tolist()
 
     def _digest(self, user: int, item: int) -> bytes:
         return hashlib.sha256(f"{self._of.users[user]}\0{self._of.items[item]}".encode("utf-8", "surrogatepass")).digest()
@@ -114,13 +121,15 @@ class Survey:
         users: The places of those with a case: int64.
         tied: For how many of them an order within one time decided what is relevant.
         most_relevant: The most relevant items that one of them has.
-        popularity: How many users chose each item, as far as that may be known.
+        counts: How many users chose each item, as far as that may be known: int64, shape (items,).
+        known: How many users chose any of them.
     """
 
     users: NDArray[np.int64]
     tied: int
     most_relevant: int
-    popularity: Popularity
+    counts: NDArray[np.int64]
+    known: int
 
 
 def survey(interactions: Interactions, timelines: Timelines, cutting: Cutting) -> Survey:
@@ -136,7 +145,7 @@ def survey(interactions: Interactions, timelines: Timelines, cutting: Cutting) -
             users.append(user)
             tied += split.tied
             most_relevant = max(most_relevant, len(split.relevant))
-    return Survey(np.array(users, dtype=np.int64), tied, most_relevant, _popularity(interactions, counts, known))
+    return Survey(np.array(users, dtype=np.int64), tied, most_relevant, counts, known)
 
 
 def popularity(interactions: Interactions, asked: Iterable[tuple[str, str]] = ()) -> Popularity:
@@ -146,16 +155,31 @@ def popularity(interactions: Interactions, asked: Iterable[tuple[str, str]] = ()
         interactions: All of them; a second choice of an item by the same user does not count.
         asked: Pairs of user and item that are not counted, so that no answer leaks into the counts.
     """
+    return popularity_without(interactions, codes_of(interactions, asked))
+
+
+def popularity_without(interactions: Interactions, withheld: Codes) -> Popularity:
+    """`popularity`, for pairs that `codes_of` or `all_codes` gives."""
+    width = len(interactions.items)
+    pairs = np.setdiff1d(all_codes(interactions), withheld)
+    counts = np.bincount(pairs % width, minlength=width) if width else np.zeros(0, dtype=np.int64)
+    return counted(interactions, counts, len(np.unique(pairs // width)) if width else 0)
+
+
+def all_codes(interactions: Interactions) -> Codes:
+    """One number for each pair of a user and an item that was chosen, rising: user * items + item, by their places."""
+    return np.unique(interactions.user.astype(np.int64) * len(interactions.items) + interactions.item)
+
+
+def codes_of(interactions: Interactions, pairs: Iterable[tuple[str, str]]) -> Codes:
+    """The numbers of pairs of ids, without those of which the interactions know nothing."""
     users = {user_id: place for place, user_id in enumerate(interactions.users)}
     items = {item_id: place for place, item_id in enumerate(interactions.items)}
-    width = len(items)
-    pairs = np.unique(interactions.user.astype(np.int64) * width + interactions.item)
-    hidden = [users[user] * width + items[item] for user, item in asked if user in users and item in items]
-    pairs = np.setdiff1d(pairs, np.array(hidden, dtype=np.int64), assume_unique=False)
-    counts = np.bincount(pairs % width, minlength=width) if width else np.zeros(0, dtype=np.int64)
-    return _popularity(interactions, counts, len(np.unique(pairs // width)) if width else 0)
+    known = [users[user] * len(items) + items[item] for user, item in pairs if user in users and item in items]
+    return np.array(known, dtype=np.int64)
 
 
-def _popularity(interactions: Interactions, counts: NDArray[np.int64], users: int) -> Popularity:
-    counted = zip(interactions.items, counts.tolist(), strict=True)
-    return Popularity(users, Counter({item_id: count for item_id, count in counted if count}))
+def counted(interactions: Interactions, counts: NDArray[np.int64], users: int) -> Popularity:
+    """Counts by place as counts by id; items that nobody chose are left out."""
+    by_id = zip(interactions.items, counts.tolist(), strict=True)
+    return Popularity(users, Counter({item_id: count for item_id, count in by_id if count}))

@@ -23,6 +23,7 @@ from llmrank.evaluation.measures.chance import chance
 from llmrank.evaluation.measures.estimate import Estimator, number
 from llmrank.evaluation.measures.measure import Measure, check_measures, parse_measure
 from llmrank.evaluation.measures.outcomes import known_of, measures_of, per_case
+from llmrank.evaluation.measures.passed import PrefilterRecall
 from llmrank.evaluation.measures.totals import Answers, Cost, Counts, Users
 from llmrank.evaluation.running.contenders import price_at
 from llmrank.files import write_whole
@@ -32,7 +33,7 @@ from llmrank.retrieval.text import well_formed
 from llmrank.retrieval.vectors import close_embedder
 from llmrank.types import Status
 
-HISTORY_BINS: Sequence[tuple[int, int | None]] = ((0, 0), (1, 2), (3, 5), (6, 10), (11, 20), (21, 50), (51, None))
+HISTORY_BINS: Sequence[tuple[int, int | None]] = ((0, 0), (1, 1), (2, 2), (3, 5), (6, 10), (11, 20), (21, 50), (51, None))
 """Lengths of histories, first and last, by which the primary measure is told apart."""
 
 
@@ -62,9 +63,9 @@ def summarize(
         ``confidence``, ``resamples``, ``notes``, ``chance`` (what a random order has on average, by measure; None for whole
         catalogues), ``rankers`` and ``memorization``. Of each ranker: ``metrics`` and ``ci`` by measure (no interval for
         measures of the run), ``cases``, ``users`` (whose they are), ``status``, ``usage``, ``latency``, ``answers``,
-        ``position_bias``, ``by_history``, ``stability``, ``errors``, ``model``, ``strategy`` and ``fingerprints``. Shares are
-        from 0 to 1, latencies in seconds; what is not known is None. ``answers`` has shares of the cases with an answer
-        (``..._cases``) and means over them (``..._items``).
+        ``position_bias``, ``by_history``, ``prefilter`` (``keep``, ``recall``, ``ci``; None without one), ``stability``,
+        ``errors``, ``model``, ``strategy`` and ``fingerprints``. Shares are from 0 to 1, latencies in seconds; what is not
+        known is None. ``answers`` has shares of the cases with an answer (``..._cases``) and means over them (``..._items``).
 
     Raises:
         ConfigError: a measure needs what the run lacks, or the primary one has no value for a case.
@@ -88,7 +89,7 @@ def summarize(
         "failures": manifest["failures"],
         "confidence": estimator.confidence,
         "resamples": estimator.resamples,
-        "notes": [*manifest.get("notes", ()), *_shortfalls(rankers, manifest["cases"])],
+        "notes": [*manifest.get("notes", ()), *_shortfalls(rankers, manifest["cases"]), *_fitted(manifest)],
         "chance": by_chance and {name: number(value) for name, value in by_chance.items()},
         "rankers": rankers,
         "memorization": folder.memorization,
@@ -149,9 +150,18 @@ def _shortfalls(rankers: Mapping[str, Mapping[str, Any]], planned: int) -> list[
     ]
 
 
+def _fitted(manifest: Mapping[str, Any]) -> list[str]:
+    """A sentence for each ranker whose fusion was fitted on cases of this run."""
+    return [
+        f"the fusion of {name} was fitted on {count:,} of the {manifest['cases']:,} cases: for these, it is no test of it"
+        for name, count in manifest.get("fitted_on", {}).items()
+    ]
+
+
 def _summarize(plan: _Plan, name: str, cost: Cost) -> dict[str, Any]:
     folder, measures, primary, known, estimator = plan.folder, plan.measures, plan.primary, plan.known, plan.estimator
     of_case = tuple(dict.fromkeys((*(measure for measure in measures if measure.per_case), primary)))
+    passed = PrefilterRecall.of(folder.manifest["rankers"][name]["config"])
     of_run = {measure: measure.tally(known) for measure in measures if not measure.per_case}
     counts, answers, users = Counts(), Answers(), Users()
     values, histories = array("d"), array("q")
@@ -166,6 +176,8 @@ def _summarize(plan: _Plan, name: str, cost: Cost) -> dict[str, Any]:
         answers.add(outcome)
         bias.add(row, outcome)
         stability.add(row, outcome)
+        if passed is not None:
+            passed.add(outcome)
 
     who = users.codes()
     table = np.array(values).reshape(-1, len(of_case))
@@ -187,6 +199,7 @@ def _summarize(plan: _Plan, name: str, cost: Cost) -> dict[str, Any]:
         "answers": answers.result(),
         "position_bias": bias.result(who, estimator),
         "by_history": estimator.by_bin(HISTORY_BINS, lengths, table[:, of_case.index(primary)], who, primary.name),
+        "prefilter": None if passed is None else passed.result(who, estimator),
         "stability": stability.result(who, estimator),
         "errors": dict(sorted(counts.errors.items())),
         "model": ", ".join(counts.models),

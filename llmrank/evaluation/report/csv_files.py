@@ -10,19 +10,26 @@ from typing import Any
 
 from llmrank.evaluation.measures.measure import Measure
 from llmrank.evaluation.measures.outcomes import Outcome
-from llmrank.evaluation.report.overview import Overview
+from llmrank.evaluation.report.overview import Overview, prefilter_of
+from llmrank.evaluation.report.values import known_interval
 
 _USAGE = ("prompt_tokens", "cached_tokens", "completion_tokens", "calls", "retries")
 
 
 def metrics_csv(overview: Overview) -> Iterator[str]:
-    """One row a ranker and measure: `ranker`, `measure`, `value`, `low`, `high`, `cases`. Shares are from 0 to 1."""
+    """One row a ranker and measure: `ranker`, `measure`, `value`, `low`, `high`, `cases`. Shares are from 0 to 1.
+
+    What a ranker's prefilter lets through stands behind its measures: ``prefilter recall@20``.
+    """
     yield _line(("ranker", "measure", "value", "low", "high", "cases"))
     for name, found in overview.rankers.items():
         for measure in overview.measures:
             if measure.name in found["metrics"]:
                 low, high = overview.interval(name, measure.name) or (None, None)
                 yield _line((name, measure.name, found["metrics"][measure.name], low, high, found["cases"]))
+        if (passed := prefilter_of(found)) is not None:
+            low, high = known_interval(passed["ci"]) or (None, None)
+            yield _line((name, f"prefilter recall@{passed['keep']}", passed["recall"], low, high, found["cases"]))
 
 
 def cases_header(measures: Sequence[Measure]) -> str:

@@ -32,6 +32,12 @@ def few_users(users: int) -> str:
     return f"The cases are of {whose}; with fewer than {FEW_USERS}, this is no comparison."
 
 
+def prefilter_of(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What a ranker's prefilter lets through (`keep`, `recall`, `ci`); None without one, or in an older summary."""
+    passed: Mapping[str, Any] | None = found.get("prefilter")
+    return passed
+
+
 @dataclass(frozen=True, slots=True)
 class Overview:
     """A summary, read.

@@ -4,6 +4,8 @@ random      an order that depends on the seed, the user and the items alone
 popularity  by how many users chose an item, in what may be learned from
 embedding   the prefilter alone: by likeness to the history and the query
 given       as listed, for the lists of another system
+fusion      by several retrievers' scores, weighed and added
+item-knn, and every other kind of retriever that learns: by its scores; the run trains it (learning.py)
 
 But for ``given``, the order in which candidates are listed decides nothing, not even between equals, as it may hold the answer:
 equals stand in the random order.
@@ -20,12 +22,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from llmrank import retriever_kinds
 from llmrank.catalog import Catalog
 from llmrank.config import build_embedder
 from llmrank.errors import ConfigError, LLMRankError, RequestError, nearest
 from llmrank.evaluation.folder import Popularity
+from llmrank.evaluation.running.learning import learners, learning_kinds, learns_baseline, refuse_ignorance
+from llmrank.fusion import Fusion
+from llmrank.fusion_kinds import fusion_of
+from llmrank.protocols import Retriever
 from llmrank.resolve import resolve
-from llmrank.sections import make
+from llmrank.sections import make, mapping_of
 from llmrank.types import Cut, Item, RankedItem, Ranking, RankRequest, ResolvedRequest
 
 if TYPE_CHECKING:
@@ -38,13 +45,22 @@ MOST_RANKED = 1000
 
 
 @dataclass(frozen=True, slots=True)
+class Parts:
+    """What the parts of a fusion gave to one item, and their own scores of it, by name."""
+
+    gave: Mapping[str, float] = field(default_factory=dict, hash=False)
+    scores: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Ordered:
-    """Items, best first, with their scores if there are any, and what of the request was left out."""
+    """Items, best first, with their scores (and what parts gave to them) if there are any, and what was left out."""
 
     items: Sequence[Item]
     scores: Sequence[float] | None = None
     cut: Cut = field(default_factory=Cut)
     notes: tuple[str, ...] = ()
+    parts: Sequence[Parts] | None = None
 
 
 class Baseline(ABC):
@@ -83,21 +99,24 @@ class Baseline(ABC):
     def _rank(self, request: ResolvedRequest) -> Ranking:
         ordered = self.order(request)
         scores: Iterable[float | None] = itertools.repeat(None) if ordered.scores is None else ordered.scores
-        places = zip(itertools.count(1), ordered.items, scores)  # two of them may be endless
+        parts: Iterable[Parts] = itertools.repeat(Parts()) if ordered.parts is None else ordered.parts
+        places = zip(itertools.count(1), ordered.items, scores, parts)  # three of them may be endless
+        ranked = itertools.islice(places, request.top_k)
         return Ranking(
-            tuple(RankedItem(item, rank, score) for rank, item, score in itertools.islice(places, request.top_k)),
+            tuple(RankedItem(item, rank, score, parts=each.gave, scores=each.scores) for rank, item, score, each in ranked),
             cut=ordered.cut,
             notes=ordered.notes,
-            shown=() if self._whole(request) else tuple(item.id for item in request.candidates),
+            shown=() if self.whole(request) else tuple(item.id for item in request.candidates),
             strategy=self.name,
             model=self.model,
             user_id=request.user_id,
         )
 
-    def _whole(self, request: ResolvedRequest) -> bool:
+    def whole(self, request: ResolvedRequest) -> bool:
+        """Whether a request is for the whole catalogue."""
         return request.candidates is self.catalog.items
 
-    def _chance(self, request: ResolvedRequest, item: Item) -> bytes:
+    def chance(self, request: ResolvedRequest, item: Item) -> bytes:
         """The item's place in the random order."""
         key = f"{self.seed}\0{request.user_id or ''}\0{item.id}"
         return hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=16).digest()
@@ -110,9 +129,9 @@ class RandomBaseline(Baseline):
 
     def order(self, request: ResolvedRequest) -> Ordered:
         """By a hash of seed, user and item; of a whole catalogue a sample seeded by both, which is faster."""
-        if not self._whole(request):
-            return Ordered(sorted(request.candidates, key=lambda item: self._chance(request, item)))
-        seen = _seen(request)
+        if not self.whole(request):
+            return Ordered(sorted(request.candidates, key=lambda item: self.chance(request, item)))
+        seen = seen_by(request)
         key = f"{self.seed}:{request.user_id or ''}".encode(errors="surrogatepass")
         generator = random.Random(key)  # noqa: S311  # sampling, not secrets
         size = len(self.catalog)
@@ -138,18 +157,18 @@ class PopularityBaseline(Baseline):
 
     def order(self, request: ResolvedRequest) -> Ordered:
         """By count, equals by chance."""
-        items = self._best_unseen(request) if self._whole(request) else self._sorted(request, request.candidates)
+        items = self._best_unseen(request) if self.whole(request) else self._sorted(request, request.candidates)
         return Ordered(items, [float(self._counts[item.id]) for item in items])
 
     def _sorted(self, request: ResolvedRequest, items: Iterable[Item]) -> list[Item]:
-        return sorted(items, key=lambda item: (-self._counts[item.id], self._chance(request, item)))
+        return sorted(items, key=lambda item: (-self._counts[item.id], self.chance(request, item)))
 
     def _best_unseen(self, request: ResolvedRequest) -> list[Item]:
-        seen = _seen(request)
+        seen = seen_by(request)
         best: list[Item] = []
         for _, equals in itertools.groupby(self._by_count, key=lambda item: self._counts[item.id]):
             unseen = (item for item in equals if item.id not in seen)
-            best += heapq.nsmallest(MOST_RANKED - len(best), unseen, key=lambda item: self._chance(request, item))
+            best += heapq.nsmallest(MOST_RANKED - len(best), unseen, key=lambda item: self.chance(request, item))
             if len(best) == MOST_RANKED:
                 break
         return best
@@ -173,18 +192,18 @@ class EmbeddingBaseline(Baseline):
 
     def order(self, request: ResolvedRequest) -> Ordered:
         """By cosine, equals by chance; candidates that the user has are left out if the options say so."""
-        if self._whole(request):
+        if self.whole(request):
             selection = self._prefilter.select(request)
             if not any(selection.scores):
                 return replace(self._random.order(request), notes=selection.notes)
             return Ordered(selection.candidates, selection.scores, Cut(seen=selection.seen))
-        seen = _seen(request) if self._prefilter.options.drop_seen else set()
+        seen = seen_by(request) if self._prefilter.options.drop_seen else set()
         items = [item for item in request.candidates if item.id not in seen]
         if not items:
             fix = "give others, or set drop_seen to false"
             raise RequestError("the user has all of them", field="candidates", fix=fix)
         scores = dict(zip((item.id for item in items), self._prefilter.score(request, items).tolist(), strict=True))
-        items.sort(key=lambda item: (-scores[item.id], self._chance(request, item)))
+        items.sort(key=lambda item: (-scores[item.id], self.chance(request, item)))
         left_out = tuple(item.id for item in request.candidates if item.id in seen)
         return Ordered(items, [scores[item.id] for item in items], Cut(seen=left_out))
 
@@ -204,15 +223,15 @@ class GivenBaseline(Baseline):
         Raises:
             RequestError: there is no list.
         """
-        if self._whole(request):
+        if self.whole(request):
             raise RequestError(
                 "there is no list whose order could be taken", field="candidates", fix="give each case its candidates"
             )
         return Ordered(request.candidates)
 
 
-NAMES = (RandomBaseline.name, PopularityBaseline.name, EmbeddingBaseline.name, GivenBaseline.name)
-"""What the key `baseline` takes."""
+NAMES = (RandomBaseline.name, PopularityBaseline.name, EmbeddingBaseline.name, GivenBaseline.name, "fusion")
+"""What the key `baseline` takes, beside the kinds of retriever that learn."""
 
 
 def build_baseline(
@@ -221,7 +240,8 @@ def build_baseline(
     """Builds a baseline from its section of a suite, ``{baseline: NAME}``.
 
     ``embedding`` also takes the keys of `prefilter` (`PrefilterOptions` and `embedder`), where `keep` says how many items of a
-    whole catalogue are ranked; lists are ranked whole.
+    whole catalogue are ranked; lists are ranked whole. ``fusion`` takes `retrievers` and `fusion`, sections of a Ranker's
+    configuration. What learns from interactions needs the `path` of a model: `learning.trained` brings it.
 
     Args:
         section: The section.
@@ -236,9 +256,19 @@ def build_baseline(
     """
     options = dict(section)
     name = options.pop("baseline", None)
-    if name not in NAMES:
-        fix = f"use one of: {', '.join(NAMES)}" if not isinstance(name, str) else nearest(name, NAMES)
+    if name not in NAMES and name not in learning_kinds():
+        known = (*NAMES, *learning_kinds())
+        fix = f"use one of: {', '.join(known)}" if not isinstance(name, str) else nearest(name, known)
         raise ConfigError("no such baseline", field=f"{where}.baseline", value=name, fix=fix)
+    if name == "fusion":
+        return _fusion(options, catalog, seed, where)
+    if learns_baseline(section):
+        from llmrank.evaluation.running.retrieved import RetrieverBaseline
+
+        for each in learners(section, where):
+            raise refuse_ignorance(each.where)
+        retriever = _retriever(name, {"kind": name, **options}, catalog, where)
+        return RetrieverBaseline(catalog, seed, retriever, name)
     if name == EmbeddingBaseline.name:
         return EmbeddingBaseline(catalog, seed, _prefilter(options, catalog, where))
     make(_NoOptions, options, where, also=("baseline",))
@@ -259,6 +289,40 @@ class _NoOptions:
     """The other baselines have none."""
 
 
+def _fusion(options: dict[str, Any], catalog: Catalog, seed: int, where: str) -> Baseline:
+    from llmrank.evaluation.running.retrieved import FusionBaseline, close_retrievers
+
+    make(_FusionOptions, options, where, also=("baseline",))
+    section = mapping_of(options.get("retrievers"), f"{where}.retrievers")
+    if not section:
+        fix = "write retrievers: {crowd: {kind: item-knn}, text: {kind: embedding}}"
+        raise ConfigError("names none", field=f"{where}.retrievers", value=options.get("retrievers"), fix=fix)
+    try:
+        weights = mapping_of(options.get("fusion"), "fusion") or dict.fromkeys(section, 1.0)
+        fusion = fusion_of(weights, tuple(section)) or Fusion(weights, tuple(section))
+    except ConfigError as error:
+        raise ConfigError(error.message, field=f"{where}.{error.field}", value=error.value, fix=error.fix) from error
+    built: dict[str, Retriever] = {}
+    try:
+        for part, inner in section.items():
+            inner_where = f"{where}.retrievers.{part}"
+            built[part] = _retriever(part, mapping_of(inner, inner_where), catalog, inner_where)
+    except BaseException:
+        close_retrievers(built.values())
+        raise
+    return FusionBaseline(catalog, seed, built, fusion)
+
+
+@dataclass(frozen=True, slots=True)
+class _FusionOptions:
+    retrievers: Any = None
+    fusion: Any = None
+
+
+def _retriever(name: str, section: Mapping[str, Any], catalog: Catalog, where: str) -> Retriever:
+    return retriever_kinds.build_retriever(name, section, catalog.items, embedder=build_embedder, where=where)
+
+
 def _prefilter(options: dict[str, Any], catalog: Catalog, where: str) -> Prefilter:
     from llmrank.retrieval.prefilter import Prefilter, PrefilterOptions
 
@@ -272,5 +336,6 @@ def _prefilter(options: dict[str, Any], catalog: Catalog, where: str) -> Prefilt
     return Prefilter(build_embedder(embedder), built, catalog.items)
 
 
-def _seen(request: ResolvedRequest) -> set[str]:
+def seen_by(request: ResolvedRequest) -> set[str]:
+    """The ids of what the user has."""
     return {item.id for item in request.history_items}

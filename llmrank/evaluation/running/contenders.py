@@ -10,6 +10,7 @@ from llmrank.catalog import Catalog
 from llmrank.config import build_ranker, load_config
 from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.running.baselines import Baseline, build_baseline
+from llmrank.evaluation.running.learning import trained
 from llmrank.evaluation.running.meter import Meter, MeteredBackend
 from llmrank.prices import Price, Prices
 from llmrank.ranker import Ranker
@@ -53,7 +54,8 @@ def build_contender(
 
     Args:
         name: Its name in the suite.
-        config: Its configuration. A Ranker that names no answer cache gets the run's own.
+        config: Its configuration. A Ranker that names no answer cache gets the run's own; what has to learn from interactions
+            and names no model is trained, once a run.
         folder: The run's, with its data.
         seed: The suite's.
         prices: What models cost.
@@ -63,6 +65,7 @@ def build_contender(
         LLMRankError: the configuration is wrong, or this machine lacks what it needs.
     """
     catalog: Catalog = folder.catalog
+    config = trained(config, folder, f"rankers.{name}")
     if is_baseline(config):
         return build_baseline(config, catalog=catalog, popularity=folder.popularity, seed=seed, where=f"rankers.{name}")
     cache: Path = folder.path / "answers.sqlite"

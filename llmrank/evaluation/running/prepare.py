@@ -25,21 +25,27 @@ from llmrank.config import build_embedder
 from llmrank.errors import ConfigError, DatasetError, shorten
 from llmrank.evaluation.cases import Case, json_line, write_cases
 from llmrank.evaluation.data.datasets import load_items, source_file
-from llmrank.evaluation.data.protocol import make_cases
+from llmrank.evaluation.data.protocol import make_cases, training_of
+from llmrank.evaluation.data.training import save_interactions
+from llmrank.evaluation.fitting.provenance import fitted_on
 from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.measures.measure import check_measures, parse_measure
 from llmrank.evaluation.running.contenders import model_of
+from llmrank.evaluation.running.learning import learners, needs_training, refuse_ignorance
 from llmrank.evaluation.suite import Suite
 from llmrank.files import write_whole
 from llmrank.interactions import Interactions
 from llmrank.retrieval.vectors import close_embedder
-from llmrank.scale.recipe import file_digest, shaping
+from llmrank.scale.recipe import file_digest, fusion_digest, shaping
 
 FORMAT = 1
 """The version of a run folder's form."""
 
 SHAPING = ("protocol", "seed", "stability", "memorization", "traces")
 """The parts of a suite, beside data and rankers, that results depend on."""
+
+TRAINING = "training.npz"
+"""What may be learned from, in `data/`; there if a ranker has to learn."""
 
 PACKAGES = ("openai", "vllm", "xllamacpp", "wordllama", "numpy")
 """Packages whose versions may matter to who repeats a run."""
@@ -102,14 +108,18 @@ def prepare(
         # What is no longer asked for is remembered with its results, in case it is asked for again.
         known = {**folder.manifest.get("dropped", {}), **folder.manifest["rankers"]}
         dropped = {name: ranker for name, ranker in known.items() if name not in asked["rankers"]}
-        manifest = folder.manifest | asked | {"dropped": dropped}
+        _check_learning(suite, has_interactions="interactions" in digests)
+        frozen = _with_training(suite, folder, sources, given)
+        manifest = folder.manifest | asked | {"dropped": dropped, "frozen": frozen} | _fitted_on(suite, folder)
         if manifest != folder.manifest:
             _check_measures(suite, has_popularity=folder.popularity is not None)
             _write_manifest(folder, manifest)
         return RunFolder(out), changes
     _check_measures(suite, has_popularity="interactions" in digests)
+    _check_learning(suite, has_interactions="interactions" in digests)
     (folder.path / "manifest.json").unlink(missing_ok=True)  # or a kill from here on would leave it beside other data
-    (folder.path / "data" / "popularity.json").unlink(missing_ok=True)
+    for name in ("popularity.json", TRAINING):
+        (folder.path / "data" / name).unlink(missing_ok=True)
     frozen = _freeze(suite, folder, sources, given)
     manifest = {
         "format": FORMAT,
@@ -119,9 +129,15 @@ def prepare(
         "versions": versions(),
         "dropped": {},
         **_asked(suite, templates),
+        **_fitted_on(suite, folder),
     }
     _write_manifest(folder, manifest)
     return RunFolder(out), ()
+
+
+def _fitted_on(suite: Suite, folder: RunFolder) -> dict[str, Any]:
+    """For each ranker whose fusion was fitted on cases of this run, on how many."""
+    return {"fitted_on": fitted_on(suite.rankers, folder.cases())}
 
 
 def _check_frozen(folder: RunFolder) -> None:
@@ -194,9 +210,7 @@ def _sources(suite: Suite, given: Given) -> dict[str, Path]:
 def _freeze(suite: Suite, folder: RunFolder, sources: Mapping[str, Path], given: Given) -> dict[str, Any]:
     """Writes `data/`; gives what the manifest says of it."""
     catalog = load_items(sources["items"]) if given.items is None else given.items
-    interactions = given.interactions
-    if "interactions" in sources:
-        interactions = Interactions.load(sources["interactions"])
+    interactions = _interactions(sources, given)
     embedder = None
     if _retrieves(suite):
         embedder = build_embedder({key: value for key, value in (suite.embedder or {}).items() if key != "fields"})
@@ -221,6 +235,8 @@ def _freeze(suite: Suite, folder: RunFolder, sources: Mapping[str, Path], given:
     if split.training is not None:
         counts = dict(sorted(split.training.counts.items()))
         write_whole(data / "popularity.json", [json.dumps({"users": split.training.users, "counts": counts})])
+    if _learns(suite) and split.training_interactions is not None:
+        save_interactions(data / TRAINING, split.training_interactions)
     return {
         "protocol": split.sentence + (f"; {counted.candidates} candidates a case" if suite.protocol.source == "given" else ""),
         "cases": counted.count,
@@ -228,6 +244,51 @@ def _freeze(suite: Suite, folder: RunFolder, sources: Mapping[str, Path], given:
         "notes": list(split.notes),
         "frozen": {path.name: file_digest(path) for path in sorted(data.iterdir())},
     }
+
+
+def _interactions(sources: Mapping[str, Path], given: Given) -> Interactions | None:
+    return Interactions.load(sources["interactions"]) if "interactions" in sources else given.interactions
+
+
+def _learns(suite: Suite) -> bool:
+    """Whether some ranker has to learn from interactions."""
+    return any(needs_training(config, f"rankers.{name}") for name, config in suite.rankers.items())
+
+
+def _check_learning(suite: Suite, *, has_interactions: bool) -> None:
+    """Refuses what has to learn where there is nothing to learn from, and options that no kind of model has."""
+    for name, config in suite.rankers.items():
+        for each in learners(config, f"rankers.{name}"):
+            if not has_interactions:
+                raise refuse_ignorance(each.where)
+
+
+def _with_training(suite: Suite, folder: RunFolder, sources: Mapping[str, Path], given: Given) -> dict[str, str]:
+    """The digests of a run's frozen data; with what may be learned from, if a ranker was added that has to learn.
+
+    It is made anew from the sources, which are as they were when the run began: that was checked before.
+    """
+    frozen: dict[str, str] = folder.manifest["frozen"]
+    if TRAINING in frozen or not _learns(suite):
+        return frozen
+    found = training_of(
+        suite.protocol,
+        catalog=folder.catalog,
+        interactions=_interactions(sources, given),
+        cases=sources.get("cases"),
+        seed=suite.seed,
+    )
+    if found is None:
+        return frozen
+    interactions, popularity = found
+    if popularity != folder.popularity:
+        raise ConfigError(
+            "what may be learned from is not what it was when this run began, as this version splits the data otherwise",
+            field="suite",
+            fix="name another folder with --out",
+        )
+    save_interactions(folder.path / "data" / TRAINING, interactions)
+    return frozen | {TRAINING: file_digest(folder.path / "data" / TRAINING)}
 
 
 def _retrieves(suite: Suite) -> bool:
@@ -282,6 +343,7 @@ def _asked(suite: Suite, templates: Mapping[str, Mapping[str, str]]) -> dict[str
                 "config": asked["rankers"][name],
                 "templates": dict(templates.get(name, {})),
                 "model": model_of(asked["rankers"][name]),
+                **fusion_digest(asked["rankers"][name]),
             }
             for name in suite.rankers
         },
@@ -330,7 +392,8 @@ def _check(
             raise _changed(f"the data of `{name}`", before.get(name), after.get(name))
     shaping_parts = (*SHAPING, "embedder") if _retrieves(suite) else SHAPING
     for name in shaping_parts:
-        if manifest["suite"][name] != now["suite"][name]:
+        # Null and left out are the same, also for keys that the version which began the run did not know.
+        if _without_nulls(manifest["suite"][name]) != _without_nulls(now["suite"][name]):
             where, old, new = _difference(manifest["suite"][name], now["suite"][name], name)
             raise _changed(f"`{where}`", old, new)
     for name, ranker in now["rankers"].items():
@@ -357,6 +420,12 @@ def _changed(what: str, before: object, after: object, instead: str = "") -> Con
         field="suite",
         fix=f"{instead}name another folder with --out, so that results do not mix",
     )
+
+
+def _without_nulls(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {key: _without_nulls(each) for key, each in value.items() if each is not None}
 
 
 def _difference(before: Any, after: Any, where: str = "") -> tuple[str, Any, Any]:

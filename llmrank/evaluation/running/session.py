@@ -33,6 +33,7 @@ from llmrank.evaluation.running.asking import (
 )
 from llmrank.evaluation.running.baselines import Baseline
 from llmrank.evaluation.running.contenders import build_contender, is_baseline, price_at
+from llmrank.evaluation.running.learning import trained
 from llmrank.evaluation.running.log import ResultLog
 from llmrank.evaluation.running.meter import Meter
 from llmrank.evaluation.running.on_ray import ask_on_ray
@@ -303,6 +304,7 @@ class Session:
         spend = spender(meter, name, lambda model: price_at(config, model, self.prices), batch=options.engine == "openai-batch")
         if elsewhere and options.engine == "ray":
             wanted = set(map(int, numbers))
+            config = trained(config, self.folder, f"rankers.{name}")  # here, so that no worker has to
             places: dict[str, Any] = {"rows": options.rows, "workers": options.workers, "address": options.address}
             self._collect(
                 f"ranking: {name}",

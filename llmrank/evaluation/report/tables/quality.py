@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from llmrank.evaluation.measures.measure import Measure
-from llmrank.evaluation.report.numbers import MISSING
-from llmrank.evaluation.report.overview import FEW_USERS, Overview
+from llmrank.evaluation.report.numbers import MISSING, percent
+from llmrank.evaluation.report.overview import FEW_USERS, Overview, prefilter_of
 from llmrank.evaluation.report.parts import Cell, Row, Table
-from llmrank.evaluation.report.values import heading, interval_text, label, value_text
+from llmrank.evaluation.report.values import heading, interval_text, label, percent_interval, value_text
 from llmrank.evaluation.report.visible import visible
 
 
@@ -24,18 +25,19 @@ def quality_tables(overview: Overview) -> Iterator[Table]:
     )
     chance = _chance(overview, main)
     expected = ("Chance: what a random order has on average.",) if chance else ()
-    rankers = tuple(_rows(overview, main, {measure.name: overview.clear_best(measure) for measure in main}))
+    passed = _Passed(overview)
+    rankers = tuple(_rows(overview, main, {measure.name: overview.clear_best(measure) for measure in main}, passed))
     # No value is marked as best: what is novel or diverse at random is no better for it.
-    beyond = tuple(_rows(overview, others, {}))
+    beyond = tuple(_rows(overview, others, {}, None))
     order = f"Ordered by {label(_primary(overview))}."
     yield Table(
         "quality",
         "Relevance",
         overview.protocol,
         "Ranker",
-        tuple(heading(measure) for measure in main),
-        (*rankers, *chance),
-        (order, *_brackets(rankers, intervals), _best_note(overview), overview.failures_sentence, *expected),
+        (*(heading(measure) for measure in main), *passed.headings),
+        (*rankers, *(replace(row, cells=(*row.cells, *passed.cells_without)) for row in chance)),
+        (order, *_brackets(rankers, intervals), _best_note(overview), overview.failures_sentence, *expected, *passed.notes),
     )
     yield Table(
         "lists",
@@ -52,19 +54,52 @@ def _primary(overview: Overview) -> Measure:
     return next(measure for measure in overview.measures if measure.name == overview.primary)
 
 
-def _rows(overview: Overview, measures: Sequence[Measure], best: Mapping[str, str | None]) -> Iterator[Row]:
-    for name, found in overview.rankers.items():
-        yield Row(
-            visible(name),
-            tuple(
-                Cell(
-                    value_text(measure, found["metrics"].get(measure.name)),
-                    interval_text(measure, overview.interval(name, measure.name)),
-                    best=best.get(measure.name) == name,
-                )
-                for measure in measures
-            ),
+class _Passed:
+    """The columns of what prefilters let through: one for each number of candidates that one of them keeps."""
+
+    def __init__(self, overview: Overview) -> None:
+        self._found = {name: prefilter_of(found) for name, found in overview.rankers.items()}
+        self._keeps = sorted({found["keep"] for found in self._found.values() if found is not None})
+
+    @property
+    def headings(self) -> tuple[str, ...]:
+        return tuple(f"Prefilter recall@{keep},\N{NO-BREAK SPACE}%" for keep in self._keeps)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        text = (
+            "Prefilter recall: share of the relevant items among the candidates that a ranker's prefilter lets through, before "
+            "any order; no ranking finds the others."
         )
+        return (text,) if self._keeps else ()
+
+    @property
+    def cells_without(self) -> tuple[Cell, ...]:
+        return (Cell(MISSING),) * len(self._keeps)
+
+    def cells(self, ranker: str) -> tuple[Cell, ...]:
+        found = self._found[ranker]
+        return tuple(
+            Cell(percent(found["recall"]), percent_interval(found["ci"]))
+            if found is not None and found["keep"] == keep
+            else Cell(MISSING)
+            for keep in self._keeps
+        )
+
+
+def _rows(
+    overview: Overview, measures: Sequence[Measure], best: Mapping[str, str | None], passed: _Passed | None
+) -> Iterator[Row]:
+    for name, found in overview.rankers.items():
+        cells = tuple(
+            Cell(
+                value_text(measure, found["metrics"].get(measure.name)),
+                interval_text(measure, overview.interval(name, measure.name)),
+                best=best.get(measure.name) == name,
+            )
+            for measure in measures
+        )
+        yield Row(visible(name), cells if passed is None else (*cells, *passed.cells(name)))
 
 
 def _brackets(rows: Sequence[Row], note: str) -> tuple[str, ...]:

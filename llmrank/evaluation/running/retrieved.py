@@ -1,0 +1,141 @@
+"""Retrievers go in; baselines that rank by what they score, one alone or several fused, without a model, come out."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmrank.catalog import Catalog
+from llmrank.evaluation.running.baselines import MOST_RANKED, Baseline, Ordered, Parts, RandomBaseline, seen_by
+from llmrank.fusion import Fusion
+from llmrank.protocols import Retriever
+from llmrank.types import Item, RankedItem, Ranking, ResolvedRequest
+
+
+class Found:
+    """What a retriever finds in a whole catalogue for a user: the best items that the user does not have.
+
+    Args:
+        baseline: Decides between equals.
+        catalog: The items.
+
+    Attributes:
+        place_of: The place of each item in the catalogue, by id: made once, as a catalogue may hold a million.
+    """
+
+    def __init__(self, baseline: Baseline, catalog: Catalog) -> None:
+        self._baseline, self._items = baseline, catalog.items
+        self._random = RandomBaseline(catalog, baseline.seed)
+        self.place_of = {item.id: place for place, item in enumerate(catalog.items)}
+
+    def best(self, request: ResolvedRequest, scores: NDArray[np.float32], floor: float | None) -> list[Item]:
+        """Up to `MOST_RANKED` items above the floor, best first, equals by chance; none where all score the same."""
+        found = np.ones(len(scores), dtype=np.bool_) if floor is None else scores > floor
+        if not len(scores) or scores.min() == scores.max():
+            return []  # it says nothing of anything
+        found[[self.place_of[item_id] for item_id in seen_by(request) if item_id in self.place_of]] = False
+        places = np.flatnonzero(found)
+        if len(places) > MOST_RANKED:
+            least = np.partition(scores[places], len(places) - MOST_RANKED)[len(places) - MOST_RANKED]
+            surely = places[scores[places] > least]
+            equals = [self._items[place] for place in places[scores[places] == least].tolist()]
+            last = heapq.nsmallest(MOST_RANKED - len(surely), equals, key=lambda item: self._baseline.chance(request, item))
+            return [*self._sorted(request, surely, scores), *last]
+        return self._sorted(request, places, scores)
+
+    def filled(self, request: ResolvedRequest, items: Sequence[Item]) -> list[Item]:
+        """The items, and behind them others in random order that the user does not have, `MOST_RANKED` in all."""
+        taken = {item.id for item in items}
+        others = (item for item in self._random.order(request).items if item.id not in taken)
+        return [*items, *itertools.islice(others, max(0, MOST_RANKED - len(items)))]
+
+    def _sorted(self, request: ResolvedRequest, places: NDArray[np.intp], scores: NDArray[np.float32]) -> list[Item]:
+        keys = [(-float(scores[at]), self._baseline.chance(request, self._items[at])) for at in places.tolist()]
+        return [self._items[places[at]] for at in sorted(range(len(keys)), key=keys.__getitem__)]
+
+
+class RetrieverBaseline(Baseline):
+    """By one retriever's scores, equals by chance. Of a whole catalogue what it does not find follows in random order.
+
+    Args:
+        catalog, seed: As for every baseline.
+        retriever: Scores; it is closed with the baseline, if it can be.
+        name: What the baseline is called.
+    """
+
+    def __init__(self, catalog: Catalog, seed: int, retriever: Retriever, name: str) -> None:
+        super().__init__(catalog, seed)
+        self.name = name
+        self._retriever = retriever
+        self._found = Found(self, catalog)
+
+    def order(self, request: ResolvedRequest) -> Ordered:
+        """By score."""
+        scores = self._retriever.score(request, request.candidates)
+        if self.whole(request):
+            items = self._found.filled(request, self._found.best(request, scores, self._retriever.floor))
+            return Ordered(items, scores[[self._found.place_of[item.id] for item in items]].tolist())
+        of = dict(zip((item.id for item in request.candidates), scores.tolist(), strict=True))
+        items = sorted(request.candidates, key=lambda item: (-of[item.id], self.chance(request, item)))
+        return Ordered(items, [of[item.id] for item in items])
+
+    def close(self) -> None:
+        """Closes the retriever."""
+        close_retrievers([self._retriever])
+
+
+class FusionBaseline(Baseline):
+    """By a weighted sum of several retrievers' scores; each item says what each of them gave.
+
+    A list is ranked whole. Of a whole catalogue what any of the retrievers finds is fused, at most `MOST_RANKED` items of each,
+    and others drawn at random if these are fewer: scores are brought to one scale over what is fused.
+
+    Args:
+        catalog, seed: As for every baseline.
+        retrievers: By the names of their parts; they are closed with the baseline, if they can be.
+        fusion: The weights.
+    """
+
+    name = "fusion"
+
+    def __init__(self, catalog: Catalog, seed: int, retrievers: Mapping[str, Retriever], fusion: Fusion) -> None:
+        super().__init__(catalog, seed)
+        self._retrievers, self._fusion = dict(retrievers), fusion
+        self._found = Found(self, catalog)
+
+    def order(self, request: ResolvedRequest) -> Ordered:
+        """By the sum, equals by chance."""
+        scores = {name: each.score(request, request.candidates) for name, each in self._retrievers.items()}
+        items: Sequence[Item] = request.candidates
+        if self.whole(request):
+            places = self._found.place_of
+            found = [self._found.best(request, scores[name], each.floor) for name, each in self._retrievers.items()]
+            items = self._found.filled(request, list({item.id: item for best in found for item in best}.values()))
+        else:
+            places = {item.id: place for place, item in enumerate(items)}
+        # In the random order first: the fusion leaves equals in the order that it is given.
+        items = sorted(items, key=lambda item: self.chance(request, item))
+        kept = [places[item.id] for item in items]
+        ordered = Ranking(tuple(RankedItem(item, rank) for rank, item in enumerate(items, start=1)))
+        told = {name: each[kept].tolist() for name, each in scores.items()}
+        fused = self._fusion.apply(ordered, told, len(request.history)).items
+        first = fused[:MOST_RANKED] if self.whole(request) else fused
+        own = [{name: float(scores[name][places[each.id]]) for name in scores} for each in first]  # there is no model's
+        parts = [Parts(each.parts, its) for each, its in zip(first, own, strict=True)]
+        return Ordered([each.item for each in first], [each.score or 0.0 for each in first], parts=parts)
+
+    def close(self) -> None:
+        """Closes the retrievers."""
+        close_retrievers(self._retrievers.values())
+
+
+def close_retrievers(retrievers: Iterable[Retriever]) -> None:
+    """Closes those that hold something."""
+    for retriever in retrievers:
+        close = getattr(retriever, "close", None)
+        if close is not None:
+            close()
