@@ -34,7 +34,9 @@ class PromptKind:
     counts: tuple[int, ...] = (5, 1, 30)
 
 
-ANY_LIST = PromptKind(block=None, answers=("order", *(form for form in get_args(AnswerFormat) if form != "order")))
+ANY_LIST = PromptKind(
+    block=None, answers=("order", *(form for form in get_args(AnswerFormat) if form not in ("order", "object")))
+)
 """The kind of every template outside of the folders below: of your own folders, which may ask in any form."""
 
 KINDS: Mapping[str, PromptKind] = {

@@ -25,13 +25,14 @@ error     the backend did not answer: prefilter order, and `Ranking.error` says 
 Capability: TypeAlias = Literal["generate", "score", "label_logprobs"]
 """What a backend can do: generate text, score given continuations, tell the labels' log-probabilities at the first token."""
 
-AnswerFormat: TypeAlias = Literal["free", "order", "json", "label"]
+AnswerFormat: TypeAlias = Literal["free", "order", "json", "label", "object"]
 """What a prompt asks the model to write, which a backend may enforce while decoding.
 
 free   any text (an intermediate step)
 order  every label once, best first: ``[B] > [A] > [C]``
 json   the same as ``{"ranking": ["B", "A", "C"]}``
 label  exactly one label
+object  one JSON object of the form of `Prompt.schema`
 """
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
@@ -114,6 +115,7 @@ class Prompt:
         item_ids: The items that the question is about; they never leave the process. They run parallel to labels that stand
             for items (or to `continuations`), and not to the words of a verdict.
         answer: The form of answer that the words of the prompt ask for.
+        schema: For the form ``object``: the JSON Schema of the answer, an object whose members are all required.
         max_tokens: The most tokens the answer may have.
         temperature: 0 decodes greedily.
         seed: Passed to backends that know seeds.
@@ -129,6 +131,7 @@ class Prompt:
     labels: tuple[str, ...] = ()
     item_ids: tuple[str, ...] = ()
     answer: AnswerFormat = "free"
+    schema: Mapping[str, object] | None = field(default=None, hash=False)
     max_tokens: int = 512
     temperature: float = 0.0
     seed: int | None = None

@@ -69,7 +69,7 @@ def test_prompts_for_a_new_user(name: str, query: str | None, snapshot: Snapshot
     assert prompt_of(name, ResolvedRequest((), CANDIDATES, query=query)) == snapshot
 
 
-@pytest.mark.parametrize("answer", get_args(AnswerFormat))
+@pytest.mark.parametrize("answer", [form for form in get_args(AnswerFormat) if form != "object"])
 @pytest.mark.parametrize("count", [1, 30])
 def test_answer_instructions(answer: AnswerFormat, count: int, snapshot: SnapshotAssertion) -> None:
     """The last words of a prompt in each form of answer, for one candidate and for more than there are letters."""
