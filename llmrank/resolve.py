@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from llmrank.catalog import Catalog
-from llmrank.errors import RequestError
-from llmrank.types import Event, Item, RankRequest, ResolvedRequest
+from llmrank.errors import RequestError, nearest
+from llmrank.types import Constraint, Event, Item, RankRequest, ResolvedRequest
 
 
 def resolve(request: RankRequest, catalog: Catalog | None) -> ResolvedRequest:
@@ -19,7 +19,8 @@ def resolve(request: RankRequest, catalog: Catalog | None) -> ResolvedRequest:
         catalog: Where ids are looked up; None if every entry is an Item.
 
     Raises:
-        RequestError: no candidates, a candidate twice, an entry of the wrong type, a `top_k` below 1.
+        RequestError: no candidates, a candidate twice, an entry of the wrong type, a `top_k` below 1; a constraint on an
+            attribute that no item has.
         UnknownItemError: an id that the catalogue does not have.
     """
     if not isinstance(request, RankRequest):
@@ -34,13 +35,29 @@ def resolve(request: RankRequest, catalog: Catalog | None) -> ResolvedRequest:
         )
     if request.query is not None and not isinstance(request.query, str):
         raise RequestError("must be a text", field="query", value=request.query, fix="write a sentence, or leave it out")
+    candidates = _candidates(request.candidates, catalog)
     return ResolvedRequest(
         history=tuple(_events(request.history, catalog)),
-        candidates=_candidates(request.candidates, catalog),
+        candidates=candidates,
         query=request.query.strip() or None if request.query else None,
         user_id=request.user_id,
         top_k=request.top_k,
+        constraints=tuple(_constraints(request.constraints, candidates, catalog)),
     )
+
+
+def _constraints(given: Sequence[Constraint], candidates: Sequence[Item], catalog: Catalog | None) -> Iterator[Constraint]:
+    _refuse_no_list(given, "constraints")
+    for place, constraint in enumerate(given):
+        field = f"constraints[{place}]"
+        if not isinstance(constraint, Constraint):
+            raise RequestError("not a Constraint", field=field, value=constraint, fix="write Constraint('year', '>=', 1990)")
+        name = constraint.attribute
+        known = frozenset() if catalog is None else catalog.attribute_names
+        if name not in known and not any(name in item.attributes for item in candidates):
+            known |= {each for item in candidates for each in item.attributes}
+            raise RequestError("no item has this attribute", field=field, value=name, fix=nearest(name, known))
+        yield constraint
 
 
 def _events(history: Sequence[str | Item | Event], catalog: Catalog | None) -> Iterator[Event]:

@@ -11,6 +11,8 @@ from typing import Literal, TypeAlias
 
 from llmrank.errors import BackendError, LLMRankError
 from llmrank.usage import Usage as Usage  # one of the values, for all who import this module
+from llmrank.wish import Constraint as Constraint
+from llmrank.wish import Wish as Wish
 
 Status: TypeAlias = Literal["ok", "repaired", "partial", "fallback", "error"]
 """How an order came about.
@@ -66,6 +68,7 @@ class RankRequest:
         query: What the user says they want, in a sentence; for new users it replaces the history.
         user_id: Comes back on the Ranking; never shown to a model.
         top_k: How many items to return; None for all that were ranked.
+        constraints: What every item returned has to be; candidates that do not meet them are left out before anything is asked.
     """
 
     history: Sequence[str | Item | Event] = ()
@@ -73,13 +76,15 @@ class RankRequest:
     query: str | None = None
     user_id: str | None = None
     top_k: int | None = None
+    constraints: Sequence[Constraint] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedRequest:
     """A RankRequest after the catalogue: every id has become an Item. This is what strategies see.
 
-    `history` is oldest first, its Events hold Items. `candidates` has no id twice and is never empty.
+    `history` is oldest first, its Events hold Items. `candidates` has no id twice and is never empty. `wish` is what was read
+    from `query`, where something has read it.
     """
 
     history: tuple[Event, ...]
@@ -87,6 +92,8 @@ class ResolvedRequest:
     query: str | None = None
     user_id: str | None = None
     top_k: int | None = None
+    constraints: tuple[Constraint, ...] = ()
+    wish: Wish | None = None
 
     @property
     def history_items(self) -> tuple[Item, ...]:
@@ -197,6 +204,7 @@ class Cut:
             configured `prompt.history` are not counted here.
         item_texts: Ids of items whose text was shortened.
         seen: Ids of candidates left out because the user has them already.
+        constrained: How many candidates do not meet the constraints of the request, or those read from its query.
         prefiltered: How many candidates the prefilter left out.
         assumed_window: The window in tokens that was assumed because neither the server nor the configuration names one.
     """
@@ -204,6 +212,7 @@ class Cut:
     history: int = 0
     item_texts: tuple[str, ...] = ()
     seen: tuple[str, ...] = ()
+    constrained: int = 0
     prefiltered: int = 0
     assumed_window: int | None = None
 
@@ -257,6 +266,7 @@ class Ranking:
         fingerprint: The fingerprint of the template that made the prompts.
         user_id: From the request.
         notes: What the backend or the budget had to do without, a sentence each.
+        wish: What was read from the query; None where nothing read it.
         trace: Every prompt with its raw answer.
     """
 
@@ -278,6 +288,7 @@ class Ranking:
     fingerprint: str = ""
     user_id: str | None = None
     notes: tuple[str, ...] = ()
+    wish: Wish | None = None
     trace: tuple[Exchange, ...] = field(default=(), repr=False)
 
     @property
