@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmrank.backends.guard import Limits
 from llmrank.backends.unasked import UnaskedBackend
@@ -21,7 +21,10 @@ from llmrank.strategy_kinds import build_strategy
 from llmrank.types import Capability
 from llmrank.writer import PromptOptions
 
-KEYS = ("backend", "prompt", "strategy", "prefilter", "fusion", "limits", "cache", "catalog")
+if TYPE_CHECKING:
+    from llmrank.understanding import Understanding
+
+KEYS = ("backend", "prompt", "strategy", "prefilter", "understanding", "fusion", "limits", "cache", "catalog")
 
 CAPABILITIES: Mapping[str, frozenset[Capability]] = {
     "openai": frozenset({"generate", "label_logprobs"}),
@@ -105,6 +108,7 @@ def build_ranker(
             prefilter_section.setdefault("fields", prompt["fields"])  # what tells the model something tells the embedder, too
         options = make(PrefilterOptions, prefilter_section, "prefilter", also=("embedder",))
         prefilter = Prefilter(embedder, options, found.items if found else None)
+    understanding = _understanding(sections, prompt, found)
     build = build_unasked_backend if unasked else build_backend
     backend = build(backend_section)  # last: it may hold a model in memory, which no later mistake should leave there
     if "deadline_s" not in limits and not backend.remote:
@@ -116,6 +120,7 @@ def build_ranker(
         catalog=found,
         prefilter=prefilter,
         owns_prefilter=True,
+        understanding=understanding,
         fusion=fusion,
         limits=limits_options,
         cache=cache_path,
@@ -233,6 +238,25 @@ def _catalog(sections: Mapping[str, Any], given: Catalog | str | Path | None) ->
 @dataclasses.dataclass(frozen=True, slots=True)
 class _CatalogFile:
     path: str
+
+
+def _understanding(sections: Mapping[str, Any], prompt: Mapping[str, Any], catalog: Catalog | None) -> Understanding | None:
+    """What reads queries, if the section `understanding` is there."""
+    if sections.get("understanding") is None:
+        return None
+    from llmrank.understanding import Understanding, UnderstandingOptions
+
+    section = section_of(sections, "understanding")
+    if "fields" in prompt:
+        shown = make(PromptOptions, prompt, "prompt").fields
+        section.setdefault("attributes", [name for name in shown if name != "title"])
+    options = make(UnderstandingOptions, section, "understanding")
+    if catalog is not None:
+        check_fields(options.attributes, catalog.items, where="understanding.attributes")
+    if "title" in options.attributes:
+        fix = "name attributes such as year and genres"
+        raise ConfigError("titles cannot be constrained", field="understanding.attributes", value="title", fix=fix)
+    return Understanding(options, make(PromptOptions, prompt, "prompt"))
 
 
 def _fusion(sections: Mapping[str, Any]) -> Fusion | None:

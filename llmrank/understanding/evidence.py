@@ -182,9 +182,7 @@ class Evidence:
     @property
     def negates(self) -> bool:
         """True if the sentence says of anything that it is not wanted."""
-        return any(sign != "wanted" for sign in self._signs) and any(
-            _negator(self._tokens, place) is not None for place in range(len(self._tokens))
-        )
+        return any(_negator(self._tokens, place) in ("unwanted", "unsure") for place in range(len(self._tokens)))
 
     def mentions(self, value: str) -> tuple[Mention, ...]:
         """Where the sentence names a category: all of its words, one after the other, but for inflections."""
@@ -244,7 +242,15 @@ class Evidence:
                     linked[right].add(left)
                 if right in open_ended:
                     open_ended.add(left)
-        return linked, open_ended
+        # Of "a romantic comedy or a drama", a romance is only a part of one side.
+        parts = {
+            one
+            for value in values
+            for mention in self.mentions(value)
+            for one, beside in ((ends.get(mention.start), value), (starts.get(mention.end), value))
+            if one is not None and (linked[beside] or beside in open_ended) and not linked[one]
+        }
+        return linked, open_ended | parts
 
     def supports(self, constraint: Constraint, attribute: Attribute) -> bool:
         """Whether the sentence says outright what a constraint on a numeric attribute says: that number, in that direction."""

@@ -42,6 +42,7 @@ from llmrank.strategies.top_down import TopDownOptions
 from llmrank.strategies.tourrank import TourRankOptions
 from llmrank.strategy_kinds import KINDS, build_strategy
 from llmrank.template import Templates
+from llmrank.understanding import UnderstandingOptions
 from llmrank.writer import PromptOptions, PromptWriter
 from tests.unit.scripted import ScriptedBackend
 
@@ -81,6 +82,7 @@ SECTIONS: Mapping[str, tuple[type | None, Mapping[str, object]]] = {
     "prefilter.embedder: {kind: wordllama}": (WordLlamaOptions, {}),
     "prefilter.embedder: {kind: openai}": (OpenAIEmbedderOptions, {}),
     "prefilter.embedder: {kind: precomputed}": (PrecomputedOptions, {"fallback": None}),
+    "understanding": (UnderstandingOptions, {}),
     "fusion": (None, dict.fromkeys(PARTS, 0)),
     "limits": (Limits, {"on_error": ON_ERROR}),
     "cache": (config._Cache, {}),
