@@ -190,7 +190,8 @@ def narrow(
         candidates: What there is to choose from.
         table: The catalogue's attributes; None if there is no catalogue.
         hard: Conditions that must be met.
-        soft: Conditions that are relaxed one after the other, the last first, as long as nothing meets them all.
+        soft: Conditions that give way: one that nothing meets beside those before it is left out, so that of two that exclude
+            each other the last given goes.
         unwanted: Ids that do not count as something left (what the user has seen).
 
     Raises:
@@ -220,18 +221,21 @@ def narrow(
     fresh = np.ones(len(candidates), dtype=np.bool_)
     if unwanted:
         fresh = np.fromiter((item.id not in unwanted for item in candidates), dtype=np.bool_, count=len(candidates))
-    kept = 0
+    kept: list[Constraint] = []
+    notes: list[str] = []
     for constraint in soft:
         closer = met & mask(constraint)
-        if not (closer & fresh).any():
-            break
-        met, kept = closer, kept + 1
-    notes = tuple(f"no candidate meets {constraint} besides the rest: it was left out" for constraint in reversed(soft[kept:]))
+        if (closer & fresh).any():
+            met = closer
+            kept.append(constraint)
+        else:
+            beside = f" and {' and '.join(map(str, (*hard, *kept)))}" if hard or kept else ""
+            notes.append(f"no candidate meets {constraint}{beside}: {constraint} was left out")
     places = np.flatnonzero(met)
     if len(places) == len(candidates):
-        return Narrowed(candidates, 0, tuple(soft[:kept]), notes)
+        return Narrowed(candidates, 0, tuple(kept), tuple(notes))
     left = Subset(candidates, places) if whole else tuple(candidates[place] for place in places.tolist())
-    return Narrowed(left, len(candidates) - len(places), tuple(soft[:kept]), notes)
+    return Narrowed(left, len(candidates) - len(places), tuple(kept), tuple(notes))
 
 
 def meets(item: Item, constraint: Constraint, kind: Kind) -> bool:
