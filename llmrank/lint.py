@@ -63,9 +63,9 @@ def lint(template: Template, variables: Mapping[str, object] | None = None) -> t
     """Checks one template.
 
     Codes: ``undefined-variable``, ``does-not-render``, ``wrong-block``, ``no-output-instruction``, ``label-clash``,
-    ``candidate-not-shown``, ``query-not-shown``, ``attribute-not-shown``, ``no-lines`` (errors); ``history-order``, ``history-not-shown``, ``open-prefix`` (warnings). What
-    keeps a template from being read at all (syntax, a computed file name, a missing file) is a TemplateError from
-    `Templates.get`.
+    ``candidate-not-shown``, ``query-not-shown``, ``attribute-not-shown``, ``no-lines`` (errors); ``history-order``,
+    ``history-not-shown``, ``open-prefix`` (warnings). What keeps a template from being read at all (syntax, a computed file
+    name, a missing file) is a TemplateError from `Templates.get`.
 
     Args:
         template: The template.
@@ -301,7 +301,7 @@ def _examine_wish(name: str, where: str, values: Mapping[str, Any], rendered: tu
     """What is wrong with a prompt that asks what a sentence says."""
     text = "\n".join(message.content for message in rendered)
     if values["query"] and values["query"] not in text:
-        yield Finding(name, "error", "query-not-shown", f"{where}the sentence must stand in it: {{% include \"_wish.jinja\" %}}")
+        yield Finding(name, "error", "query-not-shown", f'{where}the sentence must stand in it: {{% include "_wish.jinja" %}}')
     missing = [member for member in WISH_MEMBERS if member not in text]
     if missing:
         message = f"{where}the prompt does not ask for {', '.join(missing)}: name each member of the object"

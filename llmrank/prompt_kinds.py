@@ -12,8 +12,8 @@ from typing import Literal, TypeAlias, get_args
 from llmrank.types import AnswerFormat
 
 Asks: TypeAlias = Literal["labels", "verdict", "wish", "other"]
-"""What the answer is made of: labels of candidates, a word of the verdict (``choices``), an object with what a sentence says, or
-anything else."""
+"""What the answer is made of: labels of candidates, a word of the verdict (``choices``), an object with what a sentence says,
+or anything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,8 @@ KINDS: Mapping[str, PromptKind] = {
     "probe": PromptKind(block=None, asks="other", answers=("free",), counts=()),
     "calibration": PromptKind(block="text", asks="other", answers=("free",), request=False, counts=()),
 }
-"""By folder. ``understanding`` reads what a sentence asks for; ``probe`` finds out what a model knows by heart; ``calibration`` has lines without content."""
+"""By folder. ``understanding`` reads what a sentence asks for; ``probe`` finds out what a model knows by heart;
+``calibration`` has lines without content."""
 
 
 def kind_of(template: str) -> PromptKind:

@@ -50,8 +50,8 @@ class Ranker:
         prefilter: Shortens candidate lists before the model is asked; None ranks them as they are.
         owns_prefilter: True closes the prefilter with the Ranker. By default it stays open, for several Rankers may share one;
             the backend is always closed.
-        understanding: Reads what the query of a request says, before anything else is done: what it constrains leaves candidates
-            out, and what it wants is what the prefilter looks for. None takes queries as they stand.
+        understanding: Reads what the query of a request says, before anything else is done: what it constrains leaves
+            candidates out, and what it wants is what the prefilter looks for. None takes queries as they stand.
         fusion: Weights of the model's and the prefilter's scores in the final order; None for the model's order alone.
         limits: How often and how long one prompt is tried; by default 6 times and, if a server answers, 60 seconds.
         cache: Path of the answer cache (SQLite), or None.

@@ -47,13 +47,13 @@ def resolve(request: RankRequest, catalog: Catalog | None) -> ResolvedRequest:
 
 
 def _constraints(given: Sequence[Constraint], candidates: Sequence[Item], catalog: Catalog | None) -> Iterator[Constraint]:
-    _refuse_no_list(given, "constraints")
+    _refuse_no_list(given, "constraints", "give a list of Constraints")
     for place, constraint in enumerate(given):
         field = f"constraints[{place}]"
         if not isinstance(constraint, Constraint):
             raise RequestError("not a Constraint", field=field, value=constraint, fix="write Constraint('year', '>=', 1990)")
         name = constraint.attribute
-        known = frozenset() if catalog is None else catalog.attribute_names
+        known: frozenset[str] = frozenset() if catalog is None else catalog.attribute_names
         if name not in known and not any(name in item.attributes for item in candidates):
             known |= {each for item in candidates for each in item.attributes}
             raise RequestError("no item has this attribute", field=field, value=name, fix=nearest(name, known))
@@ -110,12 +110,12 @@ def _item(entry: object, catalog: Catalog | None, field: str) -> Item:
     raise RequestError("not an id (a text) or an Item", field=field, value=entry, fix="ids are texts: write '603', not 603")
 
 
-def _refuse_no_list(value: object, field: str) -> None:
+def _refuse_no_list(value: object, field: str, fix: str = "give a list of ids or Items") -> None:
     # A text is a sequence of texts: "603" would silently be read as the ids 6, 0 and 3.
     if isinstance(value, str | bytes):
-        raise RequestError("a single text instead of a list", field=field, value=value, fix="give a list of ids")
+        raise RequestError("a single text instead of a list", field=field, value=value, fix=fix)
     if not isinstance(value, Iterable):
-        raise RequestError("not a list", field=field, value=value, fix="give a list of ids or Items")
+        raise RequestError("not a list", field=field, value=value, fix=fix)
 
 
 def _finite(value: float | None, field: str) -> None:

@@ -147,8 +147,9 @@ class LocalBackend(BackendBase):
     async def generate(self, prompt: Prompt) -> Completion:
         """Answers a chat.
 
-        ``order`` and ``json`` answers are always a permutation of the labels unless `max_tokens` ends them, ``object`` answers
-        always of the form of the schema unless it does; ``label`` answers are always one of the labels. A label of several tokens is absent from `label_logprobs`, and a note says so.
+        ``order`` and ``json`` answers are always a permutation of the labels and ``object`` answers always of the form of the
+        schema, unless `max_tokens` ends them; ``label`` answers are always one of the labels. A label of several tokens is
+        absent from `label_logprobs`, and a note says so.
 
         Raises:
             ContextLengthError: the prompt does not fit the window.

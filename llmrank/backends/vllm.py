@@ -174,7 +174,7 @@ class VLLMBackend(BackendBase):
         return (await self._connected()).info
 
     async def generate(self, prompt: Prompt) -> Completion:
-        """Answers a chat; with the formats ``order``, ``json``, ``label`` and ``object`` only an answer of that form can be decoded.
+        """Answers a chat; with all formats but ``free`` only an answer of that form can be decoded.
 
         A long list may take several calls (see `_constraints`); `Usage.calls` counts them.
 

@@ -139,7 +139,7 @@ class VLLMInProcessBackend(BackendBase):
         return ModelInfo(engine.window, engine)
 
     async def generate(self, prompt: Prompt) -> Completion:
-        """Answers a chat; with the formats ``order``, ``json``, ``label`` and ``object`` only an answer of that form can be decoded.
+        """Answers a chat; with all formats but ``free`` only an answer of that form can be decoded.
 
         Raises:
             BackendError: one of its subclasses.

@@ -216,7 +216,9 @@ def narrow(
         met &= mask(constraint)
     if not met.any():
         raise RequestError(
-            f"no candidate meets {' and '.join(map(str, hard))}", field="constraints", fix="loosen one, or give other candidates"
+            f"no candidate meets {' and '.join(map(str, hard))}",
+            field="constraints",
+            fix="loosen one, or give other candidates",
         )
     fresh = np.ones(len(candidates), dtype=np.bool_)
     if unwanted:
@@ -308,7 +310,7 @@ def _plain(value: object) -> object:
 
 def _compared(values: NDArray[np.float64], constraint: Constraint) -> Mask:
     """Where numbers meet a condition; NaN meets ``!=`` and ``not in`` alone."""
-    wanted = [found for value in constraint.values if (found := number_of(value)) is not None]
+    wanted = [number for value in constraint.values if (number := number_of(value)) is not None]
     match constraint.op:
         case "<":
             return values < wanted[0]

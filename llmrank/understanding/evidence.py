@@ -1,4 +1,4 @@
-"""A user's sentence goes in; what it says outright comes out: which words it wants and does not want, and which numbers bound what.
+"""A sentence goes in; what it says outright comes out: which words it wants and does not want, which numbers bound what.
 
 A wrong hard constraint hides everything good, so this reads little, and that strictly: a value counts only where the sentence
 names it, with its sign (wanted or not) and, for a number, its direction. What is in doubt (a list after "no", a "maybe", one
@@ -19,6 +19,15 @@ from llmrank.retrieval.constraints import Attribute, Constraint, fold, number_of
 Sign: TypeAlias = Literal["wanted", "unwanted", "unsure"]
 Side: TypeAlias = Literal["low", "high", "exact", "not"]
 
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+def _set(text: str) -> frozenset[str]:
+    return frozenset(_words(text))
+
+
 _TOKEN: Final = re.compile(
     r"'?\d{1,4}'?s\b"  # a decade: 80s, '80s, 1980s, 1980's
     r"|\d+(?:st|nd|rd|th)\b"
@@ -27,11 +36,13 @@ _TOKEN: Final = re.compile(
     r"|[$€£+]|[-–—/]|[^\w\s]"
 )
 _DASHES: Final = frozenset("-–—/'\"")
-_BOUNDARIES: Final = frozenset({".", ";", "!", "?", ":", "(", ")", "but", "just", "only", "although", "though", "however", "rather"})
+_BOUNDARIES: Final = frozenset(
+    {".", ";", "!", "?", ":", "(", ")", "but", "just", "only", "although", "though", "however", "rather"}
+)
 
-_NEGATORS: Final = frozenset(
-    "not no non without except excluding exclude never nothing neither nor none avoid avoiding hate hates dislike dislikes "
-    "dont doesnt didnt isnt arent wasnt wont shouldnt mustnt cant cannot skip minus".split()
+_NEGATORS: Final = _set(
+    "not no non without except excluding exclude never nothing neither nor none avoid avoiding hate hates dislike "
+    "dislikes dont doesnt didnt isnt arent wasnt wont shouldnt mustnt cant cannot skip minus"
 )
 _NEGATING_PAIRS: Final = frozenset(
     {
@@ -48,9 +59,9 @@ _NEGATING_PAIRS: Final = frozenset(
     }
 )
 # After a negator these take it back, or leave it open.
-_NOT_NEGATED: Final = frozenset({"only", "just", "but", "doubt", "matter"})
-_LEFT_OPEN: Final = frozenset({"necessarily", "mind", "care", "opposed", "averse", "sure", "fussy", "need", "get", "wait"})
-_SOFT: Final = frozenset("maybe perhaps preferably ideally possibly possible somewhat bit little kinda touch hint or".split()) - {"or"}
+_NOT_NEGATED: Final = _set("only just but doubt matter")
+_LEFT_OPEN: Final = _set("necessarily mind care opposed averse sure fussy need get wait")
+_SOFT: Final = _set("maybe perhaps preferably ideally possibly possible somewhat bit little kinda touch hint")
 
 # Endings in which two words may differ and still name the same category.
 _INFLECTIONS: Final = frozenset(
@@ -63,15 +74,15 @@ _LONG_STEM: Final = 5
 """The same where the endings are more than a plural."""
 _PLURALS: Final = frozenset(frozenset(pair) for pair in [("", "s"), ("", "es"), ("y", "ies")])
 _ALIASES: Final = {("sci", "fi"): ("science", "fiction"), ("rpg",): ("role", "playing"), ("role", "playing"): ("rpg",)}
-_ARTICLES: Final = frozenset({"a", "an", "the", "some", "any"})
-_LITTLE: Final = frozenset(
-    "the and for with that this than too very movies movie films film games game books book songs song something anything "
-    "things thing items item products product some any not".split()
+_ARTICLES: Final = _set("a an the some any")
+_LITTLE: Final = _set(
+    "the and for with that this than too very movies movie films film games game books book songs song something "
+    "anything things thing items item products product some any not"
 )
 
 _UPPER: Final = re.compile(
-    r"(?:\b(?:under|below|(?:less|fewer|cheaper|lower|older|earlier|shorter|smaller) than|at most|max(?:imum)?(?: of)?|up to|before"
-    r"|prior to|until|till|pre|within|budget(?: is| of)?|budget:))$"
+    r"(?:\b(?:under|below|(?:less|fewer|cheaper|lower|older|earlier|shorter|smaller) than|at most|max(?:imum)?(?: of)?|up to"
+    r"|before|prior to|until|till|pre|within|budget(?: is| of)?|budget:))$"
 )
 _LOWER: Final = re.compile(
     r"(?:\b(?:over|above|(?:more|greater|higher|newer|later|longer|larger|bigger|better|more recent) than|at least"
@@ -80,40 +91,52 @@ _LOWER: Final = re.compile(
 _OUTSIDE: Final = re.compile(r"before|prior|pre|after|post|.*than$")
 _EXACT: Final = re.compile(r"(?:^|\b(?:in|from|of|a|an|made in|released in|year))$")
 _VAGUE: Final = re.compile(r"\b(?:around|about|circa|roughly|approximately|nearly|almost|like|as)$")
-_OR_MORE: Final = re.compile(r"^(?:\+|plus\b|onwards?\b|(?:or|and) (?:newer|later|more|above|up|over|higher|better|longer|after|onwards?|upwards?)\b)")
-_OR_LESS: Final = re.compile(r"^(?:max(?:imum)?\b|at most\b|tops\b|(?:or|and) (?:older|earlier|less|below|under|lower|before|fewer|shorter|cheaper)\b)")
+_OR_MORE: Final = re.compile(
+    r"^(?:\+|plus\b|onwards?\b|(?:or|and) (?:newer|later|more|above|up|over|higher|better|longer|after|onwards?|upwards?)\b)"
+)
+_OR_LESS: Final = re.compile(
+    r"^(?:max(?:imum)?\b|at most\b|tops\b|(?:or|and) (?:older|earlier|less|below|under|lower|before|fewer|shorter|cheaper)\b)"
+)
 
 _UNITS: Final[dict[str, frozenset[str]]] = {
-    "money": frozenset("$ € £ euro euros dollar dollars pound pounds bucks usd eur gbp yen".split()),
-    "minutes": frozenset("minute minutes min mins".split()),
-    "hours": frozenset("hour hours hr hrs h".split()),
+    "money": _set("$ € £ euro euros dollar dollars pound pounds bucks usd eur gbp yen"),
+    "minutes": _set("minute minutes min mins"),
+    "hours": _set("hour hours hr hrs h"),
     "pages": frozenset({"page", "pages"}),
     "stars": frozenset({"star", "stars"}),
-    "years": frozenset("year years yr yrs old month months week weeks day days".split()),
+    "years": _set("year years yr yrs old month months week weeks day days"),
 }
 # By kind of quantity: words of a sentence and words of an attribute's name that speak of it.
 _ABOUT: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
-    "money": (frozenset("cheap cheaper price priced cost costs costing pay spend budget".split()), frozenset("price cost msrp".split())),
-    "minutes": (frozenset("shorter longer runtime".split()), frozenset("runtime duration length minutes time playtime".split())),
-    "hours": (frozenset(), frozenset("runtime duration length hours minutes time playtime".split())),
-    "pages": (frozenset(), frozenset("pages page length".split())),
-    "stars": (frozenset({"rated", "rating", "ratings", "score"}), frozenset("rating ratings stars score".split())),
+    "money": (
+        _set("cheap cheaper price priced cost costs costing pay spend budget"),
+        frozenset(["price", "cost", "msrp"]),
+    ),
+    "minutes": (
+        frozenset(["shorter", "longer", "runtime"]),
+        _set("runtime duration length minutes time playtime"),
+    ),
+    "hours": (frozenset(), _set("runtime duration length hours minutes time playtime")),
+    "pages": (frozenset(), frozenset(["pages", "page", "length"])),
+    "stars": (_set("rated rating ratings score"), _set("rating ratings stars score")),
     "years": (frozenset(), frozenset({"age"})),
 }
 
 _SMALL: Final = {
     word: number
     for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-        "eighteen nineteen".split()
+        _words(
+            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+            "eighteen nineteen"
+        )
     )
 }
 _TENS: Final = {
-    word: 10 * number for number, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)
+    word: 10 * number for number, word in enumerate(_words("twenty thirty forty fifty sixty seventy eighty ninety"), start=2)
 }
 _DECADES: Final = {
     word: 10 * number
-    for number, word in enumerate("twenties thirties forties fifties sixties seventies eighties nineties".split(), start=2)
+    for number, word in enumerate(_words("twenties thirties forties fifties sixties seventies eighties nineties"), start=2)
 } | {"noughties": 0}
 
 
@@ -192,7 +215,7 @@ class Evidence:
         return tuple(Mention(start, end, self._sign(start, end)) for start, end in found)
 
     def says(self, value: str) -> Sign | None:
-        """Whether a category is wanted; None if the sentence does not name it, ``unsure`` if it says both, or neither clearly."""
+        """Whether a category is wanted; None if it is not named, ``unsure`` if the sentence says both, or neither clearly."""
         signs = {mention.sign for mention in self.mentions(value)}
         return None if not signs else signs.pop() if len(signs) == 1 else "unsure"
 
@@ -352,7 +375,17 @@ class Evidence:
     def _skipped(self, figure: _Figure) -> int:
         """How many articles and signs of currency stand directly before a number."""
         count = 0
-        while count < figure.start and self._tokens[figure.start - count - 1] in {"the", "year", "early", "mid", "late", "$", "€", "£", "'"}:
+        while count < figure.start and self._tokens[figure.start - count - 1] in {
+            "the",
+            "year",
+            "early",
+            "mid",
+            "late",
+            "$",
+            "€",
+            "£",
+            "'",
+        }:
             count += 1
         return count
 
@@ -389,8 +422,8 @@ class Evidence:
 
 
 def decade_of(text: str) -> tuple[int, int] | None:
-    """The first and last year of a decade or century that a text names by itself ("1980s", "the eighties"); None if it does not."""
-    tokens = [token for token in _TOKEN.findall(fold(text.replace("’", "'"))) if token != "the"]
+    """The first and last year of a decade or century that a text names by itself ("1980s", "the eighties"), or None."""
+    tokens = [each for each in _TOKEN.findall(fold(text.replace("’", "'"))) if each != "the"]
     figures = list(_figures(tokens, frozenset()))
     if len(figures) == 1 and figures[0].decade and (figures[0].start, figures[0].end) == (0, len(tokens)):
         return int(figures[0].low), int(figures[0].high)

@@ -13,9 +13,8 @@ from typing import Any, Final
 
 from rapidfuzz import fuzz, process
 
-from llmrank.answer.json_reader import Container, Scalar
+from llmrank.answer.json_reader import Scalar, documents
 from llmrank.answer.json_reader import Value as Parsed
-from llmrank.answer.json_reader import documents
 from llmrank.answer.titles import LIKENESS
 from llmrank.errors import nearest
 from llmrank.retrieval.constraints import Attribute, Constraint, Value, fold, number_of
@@ -27,7 +26,15 @@ from llmrank.wish import OPERATORS, WISH_MEMBERS, Operator, Wish
 UNREADABLE: Final = "nothing could be read from the answer about the sentence: it is taken as it stands, without constraints"
 
 # How models write the operators besides the words of the prompt.
-_WAYS: Final[Mapping[str, Operator]] = {"==": "=", "is": "=", "<>": "!=", "is not": "!=", "≤": "<=", "≥": ">=", "not_in": "not in"}
+_WAYS: Final[Mapping[str, Operator]] = {
+    "==": "=",
+    "is": "=",
+    "<>": "!=",
+    "is not": "!=",
+    "≤": "<=",
+    "≥": ">=",
+    "not_in": "not in",
+}
 _SHORTEST: Final = 5
 """Letters below which values are not compared by likeness."""
 
@@ -242,6 +249,7 @@ def _judge(conditions: Sequence[_Condition], evidence: Evidence, draft: _Draft) 
 
 def _judge_categories(group: Sequence[_Condition], evidence: Evidence, draft: _Draft) -> None:
     """The same for the conditions on one category attribute: alternatives ("comedy or drama") belong together."""
+    name = group[0].attribute.name
     wanted: list[str] = []
     either: dict[str, None] = {}
     values = list(dict.fromkeys(str(value) for condition in group for value in condition.values))
@@ -253,7 +261,7 @@ def _judge_categories(group: Sequence[_Condition], evidence: Evidence, draft: _D
         for value in map(str, condition.values):
             if value not in said or (positive and _open(value, linked, open_ended)):
                 what = "wanted" if positive else "unwanted"
-                draft.note(f"the sentence does not say outright that {value} is {what}: it is no constraint on {condition.attribute.name}")
+                draft.note(f"the sentence does not say outright that {value} is {what}: it is no constraint on {name}")
                 doubtful = evidence.says(value)
                 if doubtful not in ("wanted", "unwanted") or doubtful == sign:
                     draft.prefer(value, wanted=positive)
@@ -270,7 +278,6 @@ def _judge_categories(group: Sequence[_Condition], evidence: Evidence, draft: _D
                     either[value] = None
                 else:
                     wanted.append(value)
-    name = group[0].attribute.name
     draft.constraints.extend(Constraint(name, "=", value) for value in wanted)
     complete = [value for value in either if linked[value] <= either.keys()]
     if len(complete) > 1:

@@ -8,10 +8,10 @@ from typing import Any, Final
 from llmrank.retrieval.constraints import Attribute
 from llmrank.wish import OPERATORS
 
-MOST_PHRASES: Final = 8
+MOST_PHRASES: Final = 6
 MOST_CONSTRAINTS: Final = 6
 MOST_VALUES: Final = 6
-PHRASE_CHARS: Final = 80
+PHRASE_CHARS: Final = 60
 """Bounds of the answer: a small model that goes round in circles comes to an end."""
 
 
@@ -22,7 +22,7 @@ def wish_schema(attributes: Sequence[Attribute]) -> dict[str, Any]:
     else may be there, and alternatives are an ``anyOf``. A category is one of those shown where they are all that there are.
     """
     phrases = {"type": "array", "items": {"type": "string", "maxLength": PHRASE_CHARS}, "maxItems": MOST_PHRASES}
-    members: dict[str, Any] = {name: phrases for name in ("wishes", "like", "dislikes")}
+    members: dict[str, Any] = dict.fromkeys(("wishes", "like", "dislikes"), phrases)
     if attributes:
         forms = [form for attribute in attributes for form in _constraints_on(attribute)]
         members["constraints"] = {"type": "array", "items": {"anyOf": forms}, "maxItems": MOST_CONSTRAINTS}
@@ -41,11 +41,13 @@ def _constraints_on(attribute: Attribute) -> list[dict[str, Any]]:
 
 
 def _constraint(name: str, operators: Sequence[str], value: dict[str, Any]) -> dict[str, Any]:
-    return _object({
-        "attribute": {"type": "string", "enum": [name]},
-        "op": {"type": "string", "enum": list(operators)},
-        "value": value,
-    })
+    return _object(
+        {
+            "attribute": {"type": "string", "enum": [name]},
+            "op": {"type": "string", "enum": list(operators)},
+            "value": value,
+        }
+    )
 
 
 def _object(members: dict[str, Any]) -> dict[str, Any]:

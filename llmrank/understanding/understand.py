@@ -55,7 +55,9 @@ class UnderstandingOptions:
         for name in ("values", "max_tokens"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError("must be a whole number of at least 1", field=f"understanding.{name}", value=value, fix="try 30")
+                raise ConfigError(
+                    "must be a whole number of at least 1", field=f"understanding.{name}", value=value, fix="try 30"
+                )
 
 
 class Understanding:
@@ -171,4 +173,6 @@ def _range(attribute: Attribute) -> tuple[str, str] | None:
     """The least and the greatest number, as people write them; None for categories."""
     if attribute.kind == "category":
         return None
-    return (f"{attribute.low:.0f}", f"{attribute.high:.0f}") if attribute.whole else (f"{attribute.low:g}", f"{attribute.high:g}")
+    return (
+        (f"{attribute.low:.0f}", f"{attribute.high:.0f}") if attribute.whole else (f"{attribute.low:g}", f"{attribute.high:g}")
+    )

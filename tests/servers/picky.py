@@ -171,7 +171,8 @@ def no_counts(request: Request) -> Reply | None:
     found = [word for word in ("minItems", "maxItems") if word in json.dumps(request.body)]
     if found:
         return openai_error(
-            f"Invalid schema for response_format 'ranking': In context=('properties', 'ranking'), '{found[0]}' is not permitted.",
+            "Invalid schema for response_format 'ranking': In context=('properties', 'ranking'), "
+            f"'{found[0]}' is not permitted.",
             param="response_format",
         )
     return None

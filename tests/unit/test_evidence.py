@@ -1,4 +1,4 @@
-"""What a sentence says outright: which categories it wants and does not want, and which numbers it bounds in which direction."""
+"""What a sentence says outright: which categories it wants and which not, and which numbers it bounds in which direction."""
 
 from __future__ import annotations
 

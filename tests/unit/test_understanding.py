@@ -22,7 +22,11 @@ from llmrank.writer import PromptOptions
 
 GENRES = ("Comedy", "Horror", "Sci-Fi", "Drama", "Romance", "Animation", "Children's")
 FILMS = tuple(
-    Item(str(place), f"Film {place}", {"year": 1930 + place, "genres": [GENRES[place % 7], GENRES[(place + 1) % 7]], "price": 5.5})
+    Item(
+        str(place),
+        f"Film {place}",
+        {"year": 1930 + place, "genres": [GENRES[place % 7], GENRES[(place + 1) % 7]], "price": 5.5},
+    )
     for place in range(70)
 )
 TABLE = AttributeTable(FILMS)
@@ -52,7 +56,11 @@ def test_a_sentence_is_taken_apart() -> None:
         constraints=[condition("year", ">", 1980)],
     )
     assert wish == Wish(
-        "something like Alien but funny, not gory, newer than 1980", ("funny",), ("Alien",), ("gory",), (Constraint("year", ">", 1980),)
+        "something like Alien but funny, not gory, newer than 1980",
+        ("funny",),
+        ("Alien",),
+        ("gory",),
+        (Constraint("year", ">", 1980),),
     )
     assert wish.text == "funny, Alien"
 
@@ -94,7 +102,7 @@ def test_a_sentence_is_taken_apart() -> None:
     ],
 )
 def test_which_constraints_stand(sentence: str, conditions: list[dict[str, object]], constraints: list[str]) -> None:
-    """Those that the sentence states and the catalogue knows, in the catalogue's spelling; of every other one there is a note."""
+    """Those that the sentence states and the catalogue knows, in the catalogue's spelling; a note tells every other one."""
     wish = read(sentence, constraints=conditions)
     assert [str(each) for each in wish.constraints] == constraints
     merged = any(" in " in text and "not in" not in text for text in constraints)
@@ -136,7 +144,7 @@ def test_only_titles_that_the_sentence_names_are_examples() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [None, "", "I would watch Alien.", "[1, 2]", '{"ranking": ["A"]}', "<think>{\"wishes\": []}</think> nothing"]
+    "text", [None, "", "I would watch Alien.", "[1, 2]", '{"ranking": ["A"]}', '<think>{"wishes": []}</think> nothing']
 )
 def test_what_cannot_be_read_leaves_the_sentence(text: str | None) -> None:
     """No object with any of the members: the sentence as it stands, no constraint, and a note."""
@@ -158,10 +166,16 @@ def test_an_answer_need_not_be_clean(text: str) -> None:
 
 
 JSON: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 3000) | st.floats() | st.sampled_from(["year", "genres", "=", "in", "Comedy", "80s", ""]),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(
-        st.sampled_from(["wishes", "like", "dislikes", "constraints", "attribute", "op", "value"]), inner, max_size=4
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 3000)
+    | st.floats()
+    | st.sampled_from(["year", "genres", "=", "in", "Comedy", "80s", ""]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["wishes", "like", "dislikes", "constraints", "attribute", "op", "value"]), inner, max_size=4
+        )
     ),
     max_leaves=20,
 )
@@ -220,7 +234,12 @@ def test_the_schema_has_what_backends_enforce() -> None:
                 walk(value)
 
     walk(schema)
-    assert "enum" not in wish_schema([TABLE.describe("genres", most=2)])["properties"]["constraints"]["items"]["anyOf"][0]["properties"]["value"]
+    assert (
+        "enum"
+        not in wish_schema([TABLE.describe("genres", most=2)])["properties"]["constraints"]["items"]["anyOf"][0]["properties"][
+            "value"
+        ]
+    )
     assert "constraints" not in wish_schema([])["properties"]
 
 
