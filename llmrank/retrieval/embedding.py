@@ -174,10 +174,12 @@ class EmbeddingRetriever:
 
     def _query_vector(self, query: str, wish: Wish | None) -> Vectors:
         """The query's vector: of what was read from it, or of its own words where precomputed vectors have none for that."""
+        vectors: Vectors | None = None
         if wish is not None and wish.text != query:
             with contextlib.suppress(RequestError):
-                return self.embedder.embed([clean(wish.text)])[0]
-        return self.embedder.embed([clean(query)])[0]
+                vectors = self.embedder.embed([clean(wish.text)])
+        vector: Vectors = (self.embedder.embed([clean(query)]) if vectors is None else vectors)[0]
+        return vector
 
     def scores(self, items: Sequence[Item], wanted: Vectors) -> Vectors:
         """The cosine of each item with a vector; of the whole catalogue from its matrix."""

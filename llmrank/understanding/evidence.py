@@ -323,10 +323,7 @@ class Evidence:
         if self._signs[first.start] != "wanted":
             return ()
         unit = second.unit or first.unit
-        return tuple(
-            Bound(side, value, unit, figure.decade)
-            for side, value, figure in (("low", first.low, first), ("high", second.high, second))
-        )
+        return Bound("low", first.low, unit, first.decade), Bound("high", second.high, unit, second.decade)
 
     def _alone(self, figure: _Figure) -> Iterator[Bound]:
         before, after = self._before(figure), self._after(figure)
