@@ -104,7 +104,7 @@ def _fits(runs: Mapping[str, RunFolder], folds: int) -> list[str]:
         lines.append("|---|---|---|---|---|---|")
         for each in fitted.slices:
             alone = {name: value for name, value in each.values.items() if name not in (CROSS_VALIDATED, IN_SAMPLE, EQUAL)}
-            best = max(alone, key=lambda part: alone[part].mean)
+            best = max(alone, key=lambda part: alone[part].mean or 0.0)
             cells = [_cell(asdict(each.values[name])) for name in (CROSS_VALIDATED, IN_SAMPLE, EQUAL)]
             lines.append(f"| {each.label} | {each.cases} | " + " | ".join(cells) + f" | {best} {_cell(asdict(alone[best]))} |")
         tables.append("\n".join([*lines, "", *_weights(fitted.fusion.combination.record())]))

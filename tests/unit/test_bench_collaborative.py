@@ -6,6 +6,7 @@ import json
 import math
 import runpy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def test_what_is_asked_is_not_learned() -> None:
 def test_a_row_is_printed_for_each_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From files, for cases as given."""
     histories = {"1": ["a", "b"], "2": ["a", "b", "c"]}
-    lines = {
+    lines: dict[str, list[Any]] = {
         "items.jsonl": [{"id": each, "title": each} for each in "abcd"],
         "log.jsonl": [{"user_id": user, "history": items} for user, items in histories.items()],
         "cases.jsonl": [{"user_id": "3", "history": ["a"], "candidates": ["d", "b"], "relevant": ["b"]}],
