@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -94,8 +95,18 @@ class Wish:
 
     @property
     def text(self) -> str:
-        """What items are compared with: the wishes and the titles named; the sentence itself if there are none."""
-        return ", ".join((*self.wishes, *self.like)) or self.query
+        """What items are compared with: the wishes and the titles named; the sentence itself if there are none.
+
+        Wishes of which no word is the user's own may be a good paraphrase or made up: then the sentence stands before them.
+        """
+        wanted = (*self.wishes, *self.like)
+        own = _words(self.query)
+        return ", ".join(wanted if any(_words(phrase) & own for phrase in wanted) else (self.query, *wanted))
+
+
+def _words(text: str) -> set[str]:
+    """The words that say something, as they are."""
+    return {word for word in re.findall(r"\w+", text.casefold()) if len(word) > 3}
 
 
 def _is_number(value: object) -> bool:

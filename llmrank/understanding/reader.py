@@ -263,7 +263,8 @@ def _judge_categories(group: Sequence[_Condition], evidence: Evidence, draft: _D
                 what = "wanted" if positive else "unwanted"
                 draft.note(f"the sentence does not say outright that {value} is {what}: it is no constraint on {name}")
                 doubtful = evidence.says(value)
-                if doubtful not in ("wanted", "unwanted") or doubtful == sign:
+                # A paraphrase ("something funny": Comedy) is a wish; what is unwanted is so only where something is negated.
+                if (doubtful not in ("wanted", "unwanted") or doubtful == sign) and (positive or evidence.negates):
                     draft.prefer(value, wanted=positive)
         said = [value for value in said if not (positive and _open(value, linked, open_ended))]
         if not said:

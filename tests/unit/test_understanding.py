@@ -343,3 +343,24 @@ def test_a_template_that_does_not_exist_is_refused() -> None:
     """As everywhere."""
     with pytest.raises(TemplateError, match="no such template"):
         Understanding(UnderstandingOptions(template="understanding/wsih"))
+
+
+@pytest.mark.parametrize(
+    ("wish", "text"),
+    [
+        (Wish("a funny film"), "a funny film"),
+        (Wish("a funny film for kids", ("funny",), ("Toy Story",)), "funny, Toy Story"),
+        (Wish("a funny film", ("comedy", "light")), "a funny film, comedy, light"),
+        (Wish("from the nineties", ("the Marvel universe",)), "from the nineties, the Marvel universe"),
+    ],
+)
+def test_the_sentence_stands_before_wishes_in_other_words(wish: Wish, text: str) -> None:
+    """A paraphrase helps and what is made up does little harm: items are compared with the user's words, too."""
+    assert wish.text == text
+
+
+def test_an_unwanted_category_needs_a_negation() -> None:
+    """A model that denies every genre in a sentence that denies nothing is not believed, not even as a dislike."""
+    text = '{"constraints": [{"attribute": "genres", "op": "!=", "value": "Drama"}]}'
+    assert read_wish("something newer than 1990", text, ATTRIBUTES, TABLE.spellings).dislikes == ()
+    assert read_wish("something newer, nothing sad", text, ATTRIBUTES, TABLE.spellings).dislikes == ("Drama",)
