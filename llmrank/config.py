@@ -107,7 +107,7 @@ def build_ranker(
             fix="leave it out while recording",
         )
     cache_path = default_cache if cache.path is None and not backend_section.get("record") else cache.path
-    found = _catalog(sections, catalog)
+    found = catalog_of(sections, catalog)
     built_strategy = build_strategy(strategy, prompt)
     if found is not None:
         fields = make(PromptOptions, prompt, "prompt").fields
@@ -236,7 +236,8 @@ def _take_concurrency(section: dict[str, Any], where: str) -> int | None:
     return outer if inner is None else inner
 
 
-def _catalog(sections: Mapping[str, Any], given: Catalog | str | Path | None) -> Catalog | None:
+def catalog_of(sections: Mapping[str, Any], given: Catalog | str | Path | None) -> Catalog | None:
+    """The catalogue that is given, or else that of the section `catalog`; None if there is neither."""
     if given is None:
         section = section_of(sections, "catalog")
         if not section:

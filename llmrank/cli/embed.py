@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmrank.catalog import Catalog
-from llmrank.config import build_embedding, load_config
+from llmrank.config import build_embedding, catalog_of, load_config
 from llmrank.errors import ConfigError, RequestError
 from llmrank.progress import progress
 from llmrank.retrieval.text import item_text
@@ -41,7 +41,9 @@ def embed(
     for key, given in (("embedder", embedder), ("index", index)):
         if given is not None:
             section[key] = _section(given, f"--{key}")
-    catalog = _catalog(items, sections)
+    catalog = catalog_of(sections, items)
+    if catalog is None:
+        raise RequestError("are needed", field="--items", fix="name an item file here or under `catalog` of the configuration")
     embedding = build_embedding({**sections, "prefilter": section}, catalog.items)
     try:
         _embed(embedding, catalog)
@@ -78,13 +80,6 @@ def _embed(embedding: EmbeddingRetriever, catalog: Catalog) -> None:
         typer.echo(f"{said}; vectors in {folder}")
     if embedding.index_options is not None:
         typer.echo(f"approximate index in {folder}")
-
-
-def _catalog(items: Path | None, sections: dict[str, Any]) -> Catalog:
-    path = items or section_of(sections, "catalog").get("path")
-    if path is None:
-        raise RequestError("are needed", field="--items", fix="name an item file here or under `catalog` of the configuration")
-    return Catalog.load(path)
 
 
 def _section(text: str, field: str) -> dict[str, Any]:

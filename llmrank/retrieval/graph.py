@@ -190,7 +190,7 @@ def _built(vectors: Vectors, used: Rows | None, count: int, options: Approximate
 
 
 def _save(index: Index, path: Path) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.part")  # one writer at a time: no other has this name
     try:
         try:
             index.save(str(part))
@@ -244,6 +244,8 @@ def _alone(path: Path, count: int, progress: Progress | None) -> Iterator[None]:
 
 
 def _forget_oldest(folder: Path) -> None:
+    for part in folder.glob(".graph-*.part"):  # what a process left that was killed while it saved
+        part.unlink()
     graphs = sorted(folder.glob("graph-*.usearch"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in graphs[KEPT:]:
         path.with_suffix(".json").unlink(missing_ok=True)  # first: without it the rest is no graph

@@ -276,6 +276,13 @@ def test_building_that_is_ended_leaves_nothing(tmp_path: Path) -> None:
     assert files(tmp_path) == {}
 
 
+def test_what_a_killed_process_left_goes(tmp_path: Path) -> None:
+    """A half-saved graph of whatever vectors is taken for no graph, and is removed when one is built."""
+    (tmp_path / ".graph-0123.usearch.part").write_bytes(b"x" * 100)
+    ApproximateIndex(ExactIndex(table(50)), folder=tmp_path)
+    assert {Path(name).suffix for name in files(tmp_path)} == {".usearch", ".json"}
+
+
 def test_saving_that_fails_says_so_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that cannot be made, or a graph that cannot be written: one error that names the folder."""
     (tmp_path / "file").write_text("", encoding="utf-8")
