@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from llmrank.errors import BackendError, ConfigError, InputError, LLMRankError
-from llmrank.types import Completion, Cut, Event, Item, Prompt, RankedItem, Ranking, RankRequest, Usage
+from llmrank.types import Completion, Constraint, Cut, Event, Item, Prompt, RankedItem, Ranking, RankRequest, Usage, Wish
 
 if TYPE_CHECKING:
     from llmrank.backends.guard import Limits
@@ -24,6 +24,7 @@ __all__ = [
     "Catalog",
     "Completion",
     "ConfigError",
+    "Constraint",
     "Cut",
     "Event",
     "Fusion",
@@ -37,6 +38,7 @@ __all__ = [
     "Ranker",
     "Ranking",
     "Usage",
+    "Wish",
     "__version__",
 ]
 

@@ -10,6 +10,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -48,6 +49,11 @@ class Catalog:
     def items(self) -> tuple[Item, ...]:
         """All items, in the order given. Always the same object, so that an index can be kept for it."""
         return self._items
+
+    @cached_property
+    def attribute_names(self) -> frozenset[str]:
+        """The names of all attributes that any item has."""
+        return frozenset(name for item in self._items for name in item.attributes)
 
     def __len__(self) -> int:
         return len(self._items)

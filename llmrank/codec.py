@@ -29,6 +29,7 @@ SHAPING: Mapping[str, object] = {
     "continuations": (),
     "labels": (),
     "answer": "free",
+    "schema": None,
     "max_tokens": 512,
     "temperature": 0.0,
     "seed": None,

@@ -28,8 +28,20 @@ if TYPE_CHECKING:
     from llmrank.retrieval.embedding import EmbeddingRetriever
     from llmrank.retrieval.graph import ApproximateOptions
     from llmrank.retrieval.prefilter import Prefilter
+    from llmrank.understanding import Understanding
 
-KEYS = ("backend", "prompt", "strategy", "retrievers", "prefilter", "fusion", "limits", "cache", "catalog")
+KEYS = (
+    "backend",
+    "prompt",
+    "strategy",
+    "retrievers",
+    "prefilter",
+    "understanding",
+    "fusion",
+    "limits",
+    "cache",
+    "catalog",
+)
 
 CAPABILITIES: Mapping[str, frozenset[Capability]] = {
     "openai": frozenset({"generate", "label_logprobs"}),
@@ -105,6 +117,7 @@ def build_ranker(
     retrievers = build_retrievers(section_of(sections, "retrievers"), items, embedder=make_embedder, unasked=unasked)
     prefilter = _prefilter(sections, prompt, items, retrievers, make_embedder, unasked=unasked)
     fusion = fusion_of(section_of(sections, "fusion"), (*PARTS, *retrievers))
+    understanding = _understanding(sections, prompt, found)
     build = build_unasked_backend if unasked else build_backend
     backend = build(backend_section)  # last: it may hold a model in memory, which no later mistake should leave there
     if "deadline_s" not in limits and not backend.remote:
@@ -117,6 +130,7 @@ def build_ranker(
         retrievers=tuple(retrievers.values()),
         prefilter=prefilter,
         owns_retrieval=True,
+        understanding=understanding,
         fusion=fusion,
         limits=limits_options,
         cache=cache_path,
@@ -307,6 +321,25 @@ EMBEDDING = "embedding"
 
 def _unasked_embedder(section: Mapping[str, Any]) -> Embedder:
     return UnaskedEmbedder()
+
+
+def _understanding(sections: Mapping[str, Any], prompt: Mapping[str, Any], catalog: Catalog | None) -> Understanding | None:
+    """What reads queries, if the section `understanding` is there."""
+    if sections.get("understanding") is None:
+        return None
+    from llmrank.understanding import Understanding, UnderstandingOptions
+
+    section = section_of(sections, "understanding")
+    if "fields" in prompt:
+        shown = make(PromptOptions, prompt, "prompt").fields
+        section.setdefault("attributes", [name for name in shown if name != "title"])
+    options = make(UnderstandingOptions, section, "understanding")
+    if catalog is not None:
+        check_fields(options.attributes, catalog.items, where="understanding.attributes")
+    if "title" in options.attributes:
+        fix = "name attributes such as year and genres"
+        raise ConfigError("titles cannot be constrained", field="understanding.attributes", value="title", fix=fix)
+    return Understanding(options, make(PromptOptions, prompt, "prompt"))
 
 
 def _openai(options: dict[str, Any]) -> Backend:

@@ -39,6 +39,9 @@ SAMPLE = 50
 FREE_TOKENS = 150
 """What an answer in free words (an earlier step of a template) is assumed to take: a short paragraph."""
 
+OBJECT_TOKENS = 100
+"""What an object with the wishes, dislikes and constraints of a sentence is assumed to take."""
+
 LOCAL_READS, LOCAL_WRITES = 100, 60
 """Tokens a second of the default embedded model on 2 busy cores, in round numbers; `eval/bench_local.py` measures them anew."""
 
@@ -197,9 +200,8 @@ def forecast(
     for each in islice(requests, SAMPLE):
         spent = tally.begin()
         try:
-            request = _shortlist(ranker, resolve(each, ranker.catalog))
-            advance(_in_rounds(ranker.asked(request, budget), tally.begin_round), tally.answer)
-            spent.bounds = _bounds(ranker.strategy, ranker.request_asked(request))
+            request = resolve(each, ranker.catalog)
+            advance(_in_rounds(_asked(ranker, request, budget, spent), tally.begin_round), tally.answer)
         except InputError as error:
             if strict:
                 raise
@@ -252,6 +254,7 @@ class _Tally:
         self.generates = False
         self.writes_freely = False
         self.scores = False
+        self.reads_queries = False
 
     def begin(self) -> _Spent:
         """The prompts that follow are another request's."""
@@ -269,6 +272,7 @@ class _Tally:
     def _generate(self, prompt: Prompt) -> Completion:
         self.generates = True
         self.writes_freely |= prompt.answer == "free"
+        self.reads_queries |= prompt.answer == "object"
         liking = _liking(prompt, prompt.labels)
         text, tokens = self._assumed(prompt, liking)
         answer_tokens = min(prompt.max_tokens, tokens)
@@ -285,6 +289,8 @@ class _Tally:
             return write(order), self.counter.count(write(prompt.labels))
         if prompt.answer == "label":
             return (order[0] if order else ""), 1
+        if prompt.answer == "object":
+            return "{}", OBJECT_TOKENS
         return " ".join(["x"] * min(FREE_TOKENS, prompt.max_tokens)), FREE_TOKENS
 
     def _score(self, prompt: Prompt) -> Completion:
@@ -422,6 +428,17 @@ def _in_rounds(flow: Flow, begun: Callable[[], None]) -> Flow:
         flow.close()
 
 
+def _asked(ranker: Ranker, request: ResolvedRequest, budget: Budget, spent: _Spent) -> Flow:
+    """All that a ranking asks: about the query first, where it is read."""
+    reads = ranker.understanding is not None and ranker.understanding.applies(request)
+    request, _ = yield from ranker.understood(request, budget)
+    request = _shortlist(ranker, request)
+    ranking = yield from ranker.asked(request, budget)
+    bounds = _bounds(ranker.strategy, ranker.request_asked(request))
+    spent.bounds = bounds + Calls(1, 1) if reads and bounds is not None else bounds
+    return ranking
+
+
 def _bounds(strategy: Strategy, request: ResolvedRequest) -> Calls | None:
     """What a strategy says of its cost; None if it is somebody else's and says nothing.
 
@@ -486,6 +503,8 @@ def _assumptions(ranker: Ranker, budget: Budget, counter: TokenCounter, tally: _
         found.append("the model's order of the items has nothing to do with the order given")
     if tally.writes_freely:
         found.append(f"an answer in free words takes {FREE_TOKENS} tokens")
+    if tally.reads_queries:
+        found.append(f"what a query says takes {OBJECT_TOKENS} tokens, and leaves no candidate out")
     if tally.generates and kind in ("vllm", "vllm-inprocess"):
         found.append("an answer takes one call; a long list that is constrained may take several")
     shared = {prompt.kind for each in tally.spent for prompt in each.shared}

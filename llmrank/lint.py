@@ -24,7 +24,8 @@ from llmrank.labels import make_labels
 from llmrank.prompt_kinds import PromptKind, kind_of
 from llmrank.template import ITEM_PARTIAL, RefusedError, Rendered, Step, Template, packaged_directory
 from llmrank.types import AnswerFormat, Message
-from llmrank.writer import TEMPLATE_VALUES, ShownCandidate, ShownEvent
+from llmrank.wish import WISH_MEMBERS
+from llmrank.writer import TEMPLATE_VALUES, ShownAttribute, ShownCandidate, ShownEvent
 
 Severity: TypeAlias = Literal["error", "warning"]
 
@@ -32,6 +33,8 @@ ANSWER_PARTIAL = "_answer.jinja"
 """The partial that says how to answer; the packaged templates and lint both go by it."""
 
 _VERDICT = ("zig", "zag")  # words that no template has by itself
+_SENTENCES = ((False, False), (True, False), (True, True))
+"""Whether a request has a sentence, and whether it was taken apart."""
 _SAMPLE_FILE = "_sample.json"
 _LABEL = r"(?:[A-Z]|\d{1,3})"
 # How llmrank.answer reads labels: in brackets, in an order, at the start of a line. The model's echo of such words, or
@@ -60,9 +63,9 @@ def lint(template: Template, variables: Mapping[str, object] | None = None) -> t
     """Checks one template.
 
     Codes: ``undefined-variable``, ``does-not-render``, ``wrong-block``, ``no-output-instruction``, ``label-clash``,
-    ``candidate-not-shown``, ``no-lines`` (errors); ``history-order``, ``history-not-shown``, ``open-prefix`` (warnings). What
-    keeps a template from being read at all (syntax, a computed file name, a missing file) is a TemplateError from
-    `Templates.get`.
+    ``candidate-not-shown``, ``query-not-shown``, ``attribute-not-shown``, ``no-lines`` (errors); ``history-order``,
+    ``history-not-shown``, ``open-prefix`` (warnings). What keeps a template from being read at all (syntax, a computed file
+    name, a missing file) is a TemplateError from `Templates.get`.
 
     Args:
         template: The template.
@@ -102,6 +105,7 @@ def sample_values(
     events: int | None = None,
     candidates: int | None = None,
     query: bool = True,
+    read: bool = False,
     answer: AnswerFormat | None = None,
     choices: Sequence[str] | None = None,
 ) -> dict[str, object]:
@@ -113,6 +117,7 @@ def sample_values(
         events: The length of the history; by default the sample's. A longer one repeats it.
         candidates: The number of candidates; by default what prompts of this kind show.
         query: Whether there is a sentence.
+        read: Whether it has been taken apart, into wishes and dislikes.
         answer: The form of answer; by default the usual one of this kind.
         choices: The words of a verdict; by default those of the sample that bear the template's last name, or its first ones.
 
@@ -130,6 +135,9 @@ def sample_values(
         "history": tuple(ShownEvent(event["text"], event["rating"]) for event in _repeat(sample["history"], events)),
         "candidates": tuple(map(ShownCandidate, make_labels(len(texts)), texts)),
         "query": sample["query"] if query else None,
+        "wishes": tuple(sample["wishes"]) if read else (),
+        "dislikes": tuple(sample["dislikes"]) if read else (),
+        "attributes": tuple(ShownAttribute(**each) for each in sample["attributes"]) if kind.asks == "wish" else (),
         "answer": answer or kind.answers[0],
         "choices": tuple(choices or ()),
         "answers": {step.name: "..." for step in template.steps} | sample["answers"],
@@ -194,9 +202,9 @@ def _rendered(template: Template, variables: Mapping[str, object]) -> Iterator[F
     rendered_once = False
     kind = kind_of(template.name)
     choices = _VERDICT if kind.asks == "verdict" else ()
-    for events, query, (count, answer) in product((4, 0, 1), (False, True), _shapes(kind)):
+    for events, (query, read), (count, answer) in product((4, 0, 1), _SENTENCES, _shapes(kind)):
         values = sample_values(
-            template, variables, events=events, candidates=count, query=query, answer=answer, choices=choices
+            template, variables, events=events, candidates=count, query=query, read=read, answer=answer, choices=choices
         )
         try:
             for step in template.steps:
@@ -219,7 +227,7 @@ def _examine(
     """What is wrong with one rendered prompt."""
     name, where = template.name, f"step {step.name}: " if len(template.steps) > 1 else ""
     text = rendered if isinstance(rendered, str) else "\n".join(message.content for message in rendered)
-    yield from _examine_history(name, where, values, text, shown=kind.request and not step.follow_up)
+    yield from _examine_history(name, where, values, text, shown=kind.request and kind.history and not step.follow_up)
     if isinstance(rendered, str):
         if not text.strip():
             yield Finding(name, "error", "no-lines", f"{where}the text is empty")
@@ -233,6 +241,8 @@ def _examine(
         yield from _examine_list(template, where, step, values, rendered, labelled)
     if step == template.steps[-1] and kind.asks == "verdict":
         yield from _examine_verdict(name, where, values, rendered)
+    if step == template.steps[-1] and kind.asks == "wish":
+        yield from _examine_wish(name, where, values, rendered)
     own = "\n".join(line for line in text.splitlines() if line not in labelled)
     for pattern, what in _CLASHES:
         match = pattern.search(own)
@@ -285,6 +295,20 @@ def _examine_verdict(name: str, where: str, values: Mapping[str, Any], rendered:
             f"{where}the last message does not say which words may be answered: name `choices` in it, the first and the last "
             "at least",
         )
+
+
+def _examine_wish(name: str, where: str, values: Mapping[str, Any], rendered: tuple[Message, ...]) -> Iterator[Finding]:
+    """What is wrong with a prompt that asks what a sentence says."""
+    text = "\n".join(message.content for message in rendered)
+    if values["query"] and values["query"] not in text:
+        yield Finding(name, "error", "query-not-shown", f'{where}the sentence must stand in it: {{% include "_wish.jinja" %}}')
+    missing = [member for member in WISH_MEMBERS if member not in text]
+    if missing:
+        message = f"{where}the prompt does not ask for {', '.join(missing)}: name each member of the object"
+        yield Finding(name, "error", "no-output-instruction", message)
+    if any(each.name not in text for each in values["attributes"]):
+        message = f"{where}not every attribute that constraints may use is named: show `attributes`"
+        yield Finding(name, "error", "attribute-not-shown", message)
 
 
 def _examine_history(name: str, where: str, values: Mapping[str, Any], text: str, *, shown: bool) -> Iterator[Finding]:

@@ -11,8 +11,9 @@ from typing import Literal, TypeAlias, get_args
 
 from llmrank.types import AnswerFormat
 
-Asks: TypeAlias = Literal["labels", "verdict", "other"]
-"""What the answer is made of: labels of candidates, a word of the verdict (``choices``), or anything else."""
+Asks: TypeAlias = Literal["labels", "verdict", "wish", "other"]
+"""What the answer is made of: labels of candidates, a word of the verdict (``choices``), an object with what a sentence says,
+or anything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class PromptKind:
         block: ``chat`` or ``text``; None for either.
         asks: What the answer is made of.
         answers: The forms of answer that may be asked for; the first is the usual one.
-        request: True if the template sees a request, whose history it has to show; False if it is rendered without any values.
+        request: True if the template sees a request; False if it is rendered without any values.
+        history: True if it has to show the request's history.
         counts: How many candidates a prompt may show: a few, then what is at the edges; empty where none are.
     """
 
@@ -31,10 +33,13 @@ class PromptKind:
     asks: Asks = "labels"
     answers: tuple[AnswerFormat, ...] = ("label",)
     request: bool = True
+    history: bool = True
     counts: tuple[int, ...] = (5, 1, 30)
 
 
-ANY_LIST = PromptKind(block=None, answers=("order", *(form for form in get_args(AnswerFormat) if form != "order")))
+ANY_LIST = PromptKind(
+    block=None, answers=("order", *(form for form in get_args(AnswerFormat) if form not in ("order", "object")))
+)
 """The kind of every template outside of the folders below: of your own folders, which may ask in any form."""
 
 KINDS: Mapping[str, PromptKind] = {
@@ -45,10 +50,12 @@ KINDS: Mapping[str, PromptKind] = {
     "pointwise": PromptKind(asks="verdict", counts=(1,)),
     "likelihood": PromptKind(block="text", asks="other", answers=("free",), counts=()),
     "query-likelihood": PromptKind(block="text", asks="other", answers=("free",), counts=(1,)),
+    "understanding": PromptKind(asks="wish", answers=("object",), history=False, counts=()),
     "probe": PromptKind(block=None, asks="other", answers=("free",), counts=()),
     "calibration": PromptKind(block="text", asks="other", answers=("free",), request=False, counts=()),
 }
-"""By folder. ``probe`` finds out what a model knows by heart; ``calibration`` has lines without content."""
+"""By folder. ``understanding`` reads what a sentence asks for; ``probe`` finds out what a model knows by heart;
+``calibration`` has lines without content."""
 
 
 def kind_of(template: str) -> PromptKind:

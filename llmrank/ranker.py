@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from copy import copy
@@ -25,10 +25,12 @@ from llmrank.fusion import PARTS, Fusion
 from llmrank.protocols import Backend, Flow, Retriever, Strategy
 from llmrank.resolve import resolve
 from llmrank.strategies.outcome import failed
-from llmrank.types import Event, Item, Ranking, RankRequest, ResolvedRequest
+from llmrank.types import Completion, Constraint, Event, Item, Prompt, Ranking, RankRequest, ResolvedRequest, Wish
 
 if TYPE_CHECKING:
+    from llmrank.retrieval.constraints import AttributeTable, Narrowed
     from llmrank.retrieval.prefilter import Prefilter, Selection
+    from llmrank.understanding import Understanding
 
 OnError: TypeAlias = Literal["raise", "fallback"]
 
@@ -49,6 +51,8 @@ class Ranker:
         prefilter: Shortens candidate lists before the model is asked; None ranks them as they are.
         owns_retrieval: True closes the prefilter and the retrievers with the Ranker. By default they stay open, for several
             Rankers may share them; the backend is always closed.
+        understanding: Reads what the query of a request says, before anything else is done: what it constrains leaves
+            candidates out, and what it wants is what the prefilter looks for. None takes queries as they stand.
         fusion: Weights of the scores of the model, the prefilter and the retrievers in the final order; None for the model's
             order alone.
         limits: How often and how long one prompt is tried; by default 6 times and, if a server answers, 60 seconds.
@@ -58,7 +62,7 @@ class Ranker:
             ``fallback`` order with status ``error``. `rank_many` and `arank_many` always return a Ranking.
 
     Raises:
-        CapabilityError: the strategy needs what the backend cannot do.
+        CapabilityError: the strategy, or the understanding of queries, needs what the backend cannot do.
         ConfigError: the fusion weighs a part that this Ranker does not have; the cache cannot be opened.
     """
 
@@ -71,6 +75,7 @@ class Ranker:
         retrievers: Sequence[Retriever] = (),
         prefilter: Prefilter | None = None,
         owns_retrieval: bool = False,
+        understanding: Understanding | None = None,
         fusion: Fusion | None = None,
         limits: Limits | None = None,
         cache: str | Path | None = None,
@@ -78,6 +83,8 @@ class Ranker:
         on_error: OnError = "raise",
     ) -> None:
         require(strategy, backend)
+        if understanding is not None and "generate" not in backend.capabilities:
+            raise CapabilityError(f"to read queries (understanding) needs generate, which backend {backend.kind!r} cannot do")
         if on_error not in ("raise", "fallback"):
             raise ConfigError("unknown", field="limits.on_error", value=on_error, fix="use raise or fallback")
         _check_parts(fusion, retrievers, prefilter)
@@ -92,6 +99,8 @@ class Ranker:
         self.catalog = catalog
         self.retrievers: Mapping[str, Retriever] = {each.name: each for each in retrievers}
         self.prefilter = prefilter
+        self.understanding = understanding
+        self._attributes: AttributeTable | None = None
         self.fusion = fusion
         self.on_error = on_error
         self._portal = Portal()
@@ -122,6 +131,7 @@ class Ranker:
         query: str | None = None,
         top_k: int | None = None,
         user_id: str | None = None,
+        constraints: Sequence[Constraint] = (),
     ) -> Ranking:
         """Ranks candidates for one user.
 
@@ -131,13 +141,14 @@ class Ranker:
             query: What the user says they want, in a sentence.
             top_k: How many items to return; None for all that were ranked.
             user_id: Comes back on the Ranking; never shown to the model.
+            constraints: What every item returned has to be, such as ``Constraint("year", ">=", 1990)``.
 
         Raises:
-            RequestError, UnknownItemError: the request cannot be ranked as it stands.
+            RequestError, UnknownItemError: the request cannot be ranked as it stands, or nothing meets the constraints.
             BudgetError: not even two candidates fit the model's window.
             BackendError: the backend did not answer (unless `on_error` is ``fallback``).
         """
-        return self._portal.call(self._rank_strictly, RankRequest(history, candidates, query, user_id, top_k))
+        return self._portal.call(self._rank_strictly, RankRequest(history, candidates, query, user_id, top_k, constraints))
 
     async def arank(
         self,
@@ -146,9 +157,10 @@ class Ranker:
         query: str | None = None,
         top_k: int | None = None,
         user_id: str | None = None,
+        constraints: Sequence[Constraint] = (),
     ) -> Ranking:
         """`rank`, for callers that have an event loop."""
-        return await self._rank_strictly(RankRequest(history, candidates, query, user_id, top_k))
+        return await self._rank_strictly(RankRequest(history, candidates, query, user_id, top_k, constraints))
 
     def rank_many(self, requests: Iterable[RankRequest]) -> Iterator[Ranking]:
         """Ranks a stream of requests: one Ranking a request, in the order of the requests.
@@ -272,6 +284,8 @@ class Ranker:
             )
 
     async def _rank(self, request: ResolvedRequest) -> Ranking:
+        if request.constraints or self._understands(request):
+            return await self._rank_narrowed(request)
         found = await asyncio.to_thread(self._select, request) if self._retrieves else self._select(request)
         request = found.request
         if found.error is not None:
@@ -286,10 +300,27 @@ class Ranker:
             ranking = failed(request.candidates, error, strategy=self.strategy.name, fingerprint="")
         return self._finish(found, ranking)
 
+    async def _rank_narrowed(self, request: ResolvedRequest) -> Ranking:
+        """The same for a request whose candidates are constrained, or whose query is read first."""
+        try:
+            budget = Budget.of(await self.backend.info(), self.backend.model)
+            # In a thread: between two questions the prefilter computes, and the attributes of a catalogue are looked through.
+            return await run_flow(self._whole(request, budget), self.backend, in_thread=True)
+        except BackendError as error:  # as in `_rank`
+            return await asyncio.to_thread(self._unasked, request, error)
+
+    def _unasked(self, request: ResolvedRequest, error: BackendError) -> Ranking:
+        """The Ranking of a request about which the server could not be asked anything: what the caller constrains holds."""
+        request, narrowed = self._narrowed(request, None)
+        found = self._select(request)
+        ranking = failed(found.request.candidates, error, strategy=self.strategy.name, fingerprint="")
+        return _told(self._finish(found, ranking), narrowed, None)
+
     def flow(self, request: RankRequest, budget: Budget) -> Flow:
         """One request as a flow, for those who answer its prompts in another way than by asking the backend one by one.
 
-        `llmrank.driver.advance` runs it. Prefilter and fusion are part of it; an embedding server may be asked.
+        `llmrank.driver.advance` runs it. The reading of the query, prefilter and fusion are part of it; an embedding server may
+        be asked.
 
         Args:
             request: What to rank.
@@ -299,12 +330,69 @@ class Ranker:
             RequestError, UnknownItemError: the request cannot be ranked as it stands.
         """
         self._refuse_closed()
-        found = self._select(resolve(request, self.catalog))
+        return (yield from self._whole(resolve(request, self.catalog), budget))
+
+    def _whole(self, request: ResolvedRequest, budget: Budget) -> Flow:
+        request, narrowed = yield from self.understood(request, budget)
+        found = self._select(request)
         if found.error is not None:
             ranking = failed(found.request.candidates, found.error, strategy=self.strategy.name, fingerprint="")
         else:
             ranking = yield from self.asked(found.request, budget)
-        return self._finish(found, ranking)
+        return _told(self._finish(found, ranking), narrowed, request.wish)
+
+    def understood(
+        self, request: ResolvedRequest, budget: Budget
+    ) -> Generator[Sequence[Prompt], Sequence[Completion | BackendError], tuple[ResolvedRequest, Narrowed]]:
+        """What comes first: the query is read, where it is to be, and candidates that do not meet constraints are left out.
+
+        Args:
+            request: What to rank.
+            budget: The window and the token counter that the prompt about the query is written for.
+
+        Returns:
+            The request with its `wish` and fewer candidates, and what was left out.
+
+        Raises:
+            RequestError: nothing meets the constraints of the request.
+        """
+        wish = None
+        if self.understanding is not None and self._understands(request):
+            wish = yield from self.understanding.flow(request, self._table(request), budget)
+        return self._narrowed(request, wish)
+
+    def _understands(self, request: ResolvedRequest) -> bool:
+        return self.understanding is not None and self.understanding.applies(request)
+
+    def _narrowed(self, request: ResolvedRequest, wish: Wish | None) -> tuple[ResolvedRequest, Narrowed]:
+        from llmrank.retrieval.constraints import narrow
+        from llmrank.retrieval.subset import Subset
+
+        seen = self.prefilter is not None and self.prefilter.options.drop_seen
+        narrowed = narrow(
+            request.candidates,
+            None if self.catalog is None else self._table(request),
+            hard=request.constraints,
+            soft=() if wish is None else wish.constraints,
+            unwanted={item.id for item in request.history_items} if seen else (),
+        )
+        candidates = narrowed.candidates
+        if self.prefilter is None and isinstance(candidates, Subset):
+            if len(candidates) > MOST_UNFILTERED:
+                _refuse_unfiltered(len(candidates))
+            candidates = tuple(candidates)
+        wish = None if wish is None else replace(wish, constraints=narrowed.constraints)
+        return replace(request, candidates=candidates, wish=wish), narrowed
+
+    def _table(self, request: ResolvedRequest) -> AttributeTable:
+        """The attributes of the catalogue; without one, those of the request's own items."""
+        from llmrank.retrieval.constraints import AttributeTable
+
+        if self.catalog is None:
+            return AttributeTable(request.candidates)
+        if self._attributes is None:
+            self._attributes = AttributeTable(self.catalog.items)
+        return self._attributes
 
     def asked(self, request: ResolvedRequest, budget: Budget) -> Flow:
         """What the model is asked for a request that is resolved and shortened: the strategy's flow, without fusion.
@@ -435,11 +523,21 @@ def require(strategy: Strategy, backend: Backend) -> None:
         )
 
 
+def _told(ranking: Ranking, narrowed: Narrowed, wish: Wish | None) -> Ranking:
+    """The Ranking with what came of its query and its constraints."""
+    return replace(
+        ranking,
+        cut=replace(ranking.cut, constrained=narrowed.left_out),
+        notes=(*(() if wish is None else wish.notes), *narrowed.notes, *ranking.notes),
+        wish=wish,
+    )
+
+
 def _refuse_unfiltered(count: int) -> None:
     """A whole catalogue without a prefilter is more likely a slip than a wish, and each prompt of it costs."""
     if count > MOST_UNFILTERED:
         raise RequestError(
-            f"the whole catalogue of {count:,} items would be shown to the model",
+            f"{count:,} items of the catalogue would be shown to the model",
             field="candidates",
             fix="configure a prefilter, or give the candidates",
         )

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from llmrank.catalog import Catalog
-from llmrank.errors import RequestError
-from llmrank.types import Event, Item, RankRequest, ResolvedRequest
+from llmrank.errors import RequestError, nearest
+from llmrank.types import Constraint, Event, Item, RankRequest, ResolvedRequest
 
 
 def resolve(request: RankRequest, catalog: Catalog | None) -> ResolvedRequest:
@@ -19,7 +19,8 @@ def resolve(request: RankRequest, catalog: Catalog | None) -> ResolvedRequest:
         catalog: Where ids are looked up; None if every entry is an Item.
 
     Raises:
-        RequestError: no candidates, a candidate twice, an entry of the wrong type, a `top_k` below 1.
+        RequestError: no candidates, a candidate twice, an entry of the wrong type, a `top_k` below 1; a constraint on an
+            attribute that no item has.
         UnknownItemError: an id that the catalogue does not have.
     """
     if not isinstance(request, RankRequest):
@@ -34,13 +35,29 @@ def resolve(request: RankRequest, catalog: Catalog | None) -> ResolvedRequest:
         )
     if request.query is not None and not isinstance(request.query, str):
         raise RequestError("must be a text", field="query", value=request.query, fix="write a sentence, or leave it out")
+    candidates = _candidates(request.candidates, catalog)
     return ResolvedRequest(
         history=tuple(_events(request.history, catalog)),
-        candidates=_candidates(request.candidates, catalog),
+        candidates=candidates,
         query=request.query.strip() or None if request.query else None,
         user_id=request.user_id,
         top_k=request.top_k,
+        constraints=tuple(_constraints(request.constraints, candidates, catalog)),
     )
+
+
+def _constraints(given: Sequence[Constraint], candidates: Sequence[Item], catalog: Catalog | None) -> Iterator[Constraint]:
+    _refuse_no_list(given, "constraints", "give a list of Constraints")
+    for place, constraint in enumerate(given):
+        field = f"constraints[{place}]"
+        if not isinstance(constraint, Constraint):
+            raise RequestError("not a Constraint", field=field, value=constraint, fix="write Constraint('year', '>=', 1990)")
+        name = constraint.attribute
+        known: frozenset[str] = frozenset() if catalog is None else catalog.attribute_names
+        if name not in known and not any(name in item.attributes for item in candidates):
+            known |= {each for item in candidates for each in item.attributes}
+            raise RequestError("no item has this attribute", field=field, value=name, fix=nearest(name, known))
+        yield constraint
 
 
 def _events(history: Sequence[str | Item | Event], catalog: Catalog | None) -> Iterator[Event]:
@@ -93,12 +110,12 @@ def _item(entry: object, catalog: Catalog | None, field: str) -> Item:
     raise RequestError("not an id (a text) or an Item", field=field, value=entry, fix="ids are texts: write '603', not 603")
 
 
-def _refuse_no_list(value: object, field: str) -> None:
+def _refuse_no_list(value: object, field: str, fix: str = "give a list of ids or Items") -> None:
     # A text is a sequence of texts: "603" would silently be read as the ids 6, 0 and 3.
     if isinstance(value, str | bytes):
-        raise RequestError("a single text instead of a list", field=field, value=value, fix="give a list of ids")
+        raise RequestError("a single text instead of a list", field=field, value=value, fix=fix)
     if not isinstance(value, Iterable):
-        raise RequestError("not a list", field=field, value=value, fix="give a list of ids or Items")
+        raise RequestError("not a list", field=field, value=value, fix=fix)
 
 
 def _finite(value: float | None, field: str) -> None:

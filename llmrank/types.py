@@ -11,6 +11,8 @@ from typing import Literal, TypeAlias
 
 from llmrank.errors import BackendError, LLMRankError
 from llmrank.usage import Usage as Usage  # one of the values, for all who import this module
+from llmrank.wish import Constraint as Constraint
+from llmrank.wish import Wish as Wish
 
 Status: TypeAlias = Literal["ok", "repaired", "partial", "fallback", "error"]
 """How an order came about.
@@ -25,13 +27,14 @@ error     the backend did not answer: prefilter order, and `Ranking.error` says 
 Capability: TypeAlias = Literal["generate", "score", "label_logprobs"]
 """What a backend can do: generate text, score given continuations, tell the labels' log-probabilities at the first token."""
 
-AnswerFormat: TypeAlias = Literal["free", "order", "json", "label"]
+AnswerFormat: TypeAlias = Literal["free", "order", "json", "label", "object"]
 """What a prompt asks the model to write, which a backend may enforce while decoding.
 
 free   any text (an intermediate step)
 order  every label once, best first: ``[B] > [A] > [C]``
 json   the same as ``{"ranking": ["B", "A", "C"]}``
 label  exactly one label
+object  one JSON object of the form of `Prompt.schema`
 """
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
@@ -65,6 +68,7 @@ class RankRequest:
         query: What the user says they want, in a sentence; for new users it replaces the history.
         user_id: Comes back on the Ranking; never shown to a model.
         top_k: How many items to return; None for all that were ranked.
+        constraints: What every item returned has to be; candidates that do not meet them are left out before anything is asked.
     """
 
     history: Sequence[str | Item | Event] = ()
@@ -72,13 +76,15 @@ class RankRequest:
     query: str | None = None
     user_id: str | None = None
     top_k: int | None = None
+    constraints: Sequence[Constraint] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedRequest:
     """A RankRequest after the catalogue: every id has become an Item. This is what strategies see.
 
-    `history` is oldest first, its Events hold Items. `candidates` has no id twice and is never empty.
+    `history` is oldest first, its Events hold Items. `candidates` has no id twice and is never empty. `wish` is what was read
+    from `query`, where something has read it.
     """
 
     history: tuple[Event, ...]
@@ -86,6 +92,8 @@ class ResolvedRequest:
     query: str | None = None
     user_id: str | None = None
     top_k: int | None = None
+    constraints: tuple[Constraint, ...] = ()
+    wish: Wish | None = None
 
     @property
     def history_items(self) -> tuple[Item, ...]:
@@ -114,6 +122,7 @@ class Prompt:
         item_ids: The items that the question is about; they never leave the process. They run parallel to labels that stand
             for items (or to `continuations`), and not to the words of a verdict.
         answer: The form of answer that the words of the prompt ask for.
+        schema: For the form ``object``: the JSON Schema of the answer, an object whose members are all required.
         max_tokens: The most tokens the answer may have.
         temperature: 0 decodes greedily.
         seed: Passed to backends that know seeds.
@@ -129,6 +138,7 @@ class Prompt:
     labels: tuple[str, ...] = ()
     item_ids: tuple[str, ...] = ()
     answer: AnswerFormat = "free"
+    schema: Mapping[str, object] | None = field(default=None, hash=False)
     max_tokens: int = 512
     temperature: float = 0.0
     seed: int | None = None
@@ -194,6 +204,7 @@ class Cut:
             configured `prompt.history` are not counted here.
         item_texts: Ids of items whose text was shortened.
         seen: Ids of candidates left out because the user has them already.
+        constrained: How many candidates do not meet the constraints of the request, or those read from its query.
         prefiltered: How many candidates the prefilter left out.
         assumed_window: The window in tokens that was assumed because neither the server nor the configuration names one.
     """
@@ -201,6 +212,7 @@ class Cut:
     history: int = 0
     item_texts: tuple[str, ...] = ()
     seen: tuple[str, ...] = ()
+    constrained: int = 0
     prefiltered: int = 0
     assumed_window: int | None = None
 
@@ -264,6 +276,7 @@ class Ranking:
         fingerprint: The fingerprint of the template that made the prompts.
         user_id: From the request.
         notes: What the backend or the budget had to do without, a sentence each.
+        wish: What was read from the query; None where nothing read it.
         trace: Every prompt with its raw answer.
     """
 
@@ -285,6 +298,7 @@ class Ranking:
     fingerprint: str = ""
     user_id: str | None = None
     notes: tuple[str, ...] = ()
+    wish: Wish | None = None
     trace: tuple[Exchange, ...] = field(default=(), repr=False)
 
     @property

@@ -21,8 +21,12 @@ DEFAULT_DOMAIN = "items"
 """The key of the words that ``_domain.jinja`` uses when the variable `domain` is not set."""
 
 MAX_QUERY_CHARS = 4000
+MAX_VALUE_CHARS = 80
+"""The most characters of a category, of a wish and of a dislike."""
 
-TEMPLATE_VALUES = frozenset({"history", "candidates", "query", "answer", "answers", "choices", "domain"})
+TEMPLATE_VALUES = frozenset(
+    {"history", "candidates", "query", "wishes", "dislikes", "attributes", "answer", "answers", "choices", "domain"}
+)
 """The names that every template sees; `prompts/README.md` tells what they hold."""
 
 Shown: TypeAlias = str | tuple[str, ...] | None
@@ -115,6 +119,30 @@ class ShownCandidate:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class ShownAttribute:
+    """What a template sees of an attribute: its name, and the range of its numbers or its most frequent categories.
+
+    Attributes:
+        name: The attribute's name.
+        low, high: The least and the greatest number; None for categories.
+        values: Categories.
+        others: How many categories there are besides these.
+    """
+
+    name: str
+    low: str | None = None
+    high: str | None = None
+    values: tuple[str, ...] = ()
+    others: int = 0
+
+    @classmethod
+    def of(cls, name: str, numbers: tuple[str, str] | None, values: Sequence[str], others: int) -> ShownAttribute:
+        """The same with texts that are fit to be shown."""
+        low, high = (None, None) if numbers is None else numbers
+        return cls(clean_text(name), low, high, tuple(clean_text(value, MAX_VALUE_CHARS) for value in values), others)
+
+
 class PromptWriter:
     """Writes the prompts of one template with one set of options.
 
@@ -163,11 +191,12 @@ class PromptWriter:
         answers: Mapping[str, str] | None = None,
         before: Sequence[Message] = (),
         choices: Sequence[str] = (),
+        attributes: Sequence[ShownAttribute] = (),
     ) -> Written:
         """Writes the prompt of one step.
 
         Args:
-            request: Its history and query are shown; its candidates are not looked at.
+            request: Its history and query are shown, and what was read from the query; its candidates are not looked at.
             candidates: What is shown for ranking, in this order.
             budget: The window that it must fit.
             reserve: Tokens kept for the answer.
@@ -175,6 +204,7 @@ class PromptWriter:
             answers: What earlier steps answered, by their names; a repair's ``previous`` and so on.
             before: Messages of the chat that the template continues; they come first in `Written.messages`.
             choices: The words of the verdict that is asked for; none where the answer is made of the candidates' labels.
+            attributes: What is known of every item, for a template that takes a sentence apart.
 
         Raises:
             TemplateError: the template does not render, or refuses the request.
@@ -191,6 +221,9 @@ class PromptWriter:
             "answer": self.options.answer,
             "answers": {name: clean_answer(text) for name, text in (answers or {}).items()},
             "choices": tuple(choices),
+            "wishes": _phrases(request.wish.wishes if request.wish else ()),
+            "dislikes": _phrases(request.wish.dislikes if request.wish else ()),
+            "attributes": tuple(attributes),
         }
 
         def render(history: Sequence[str], texts: Sequence[str]) -> Rendered:
@@ -262,6 +295,11 @@ def clean_query(query: str | None) -> str | None:
     """The sentence as templates see it; None if there is none or nothing visible in it."""
     text = EMPTY if query is None else clean_text(query, MAX_QUERY_CHARS)
     return None if text == EMPTY else text
+
+
+def _phrases(phrases: Sequence[str]) -> tuple[str, ...]:
+    """Wishes or dislikes as templates see them."""
+    return tuple(text for phrase in phrases if (text := clean_text(phrase, MAX_VALUE_CHARS)) != EMPTY)
 
 
 def _texts(value: object) -> Shown:

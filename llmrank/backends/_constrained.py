@@ -5,15 +5,18 @@ The part of constrained decoding that a vLLM server and vLLM in this process sha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from llmrank.backends._constraints import Permutation, form_of
 from llmrank.types import Completion, Message, Prompt, Usage
 
-Constraint: TypeAlias = tuple[Literal["grammar"], str] | tuple[Literal["choice"], Sequence[str]]
+Constraint: TypeAlias = (
+    tuple[Literal["grammar"], str] | tuple[Literal["choice"], Sequence[str]] | tuple[Literal["json"], Mapping[str, Any]]
+)
 """What may be decoded: the kind and value of vLLM's ``structured_outputs``."""
 
 
@@ -27,6 +30,8 @@ class Ask(Protocol):
 
 def is_constrained(prompt: Prompt) -> bool:
     """True if the prompt's answer has a form that can be enforced."""
+    if prompt.answer == "object":
+        return prompt.schema is not None
     return bool(prompt.labels) and prompt.answer != "free"
 
 
@@ -37,6 +42,8 @@ async def decode(prompt: Prompt, ask: Ask) -> tuple[Completion, bool]:
         The answer, and whether it is of the form asked for. If it is not, the constraint was not enforced; the answer then has
         the text that came, or the part of the list that was decoded before.
     """
+    if prompt.answer == "object" and prompt.schema is not None:
+        return await _fill(prompt, ask, prompt.schema)
     form = form_of(prompt.answer)
     return await _choose(prompt, ask) if form is None else await _permute(prompt, ask, Permutation(form, prompt.labels))
 
@@ -47,6 +54,26 @@ async def _choose(prompt: Prompt, ask: Ask) -> tuple[Completion, bool]:
     text = (answer.text or "").strip()
     cut_off = answer.finish_reason == "length" and any(label.startswith(text) for label in prompt.labels)
     return answer, text in prompt.labels or cut_off
+
+
+async def _fill(prompt: Prompt, ask: Ask, schema: Mapping[str, Any]) -> tuple[Completion, bool]:
+    """One object of the form of a schema."""
+    answer = await ask(replace(prompt, answer="free"), ("json", schema), continued=False)
+    return answer, is_filled(answer.text or "", schema, cut_off=answer.finish_reason == "length")
+
+
+def is_filled(text: str, schema: Mapping[str, Any], *, cut_off: bool) -> bool:
+    """Whether a text is a JSON object, or the beginning of one that was cut off, with the members that a schema requires.
+
+    What the members hold is not looked at: a server that does not enforce a schema is told by much less.
+    """
+    if cut_off:
+        return text.lstrip().startswith("{")
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.keys() >= set(schema.get("required", ()))
 
 
 async def _permute(prompt: Prompt, ask: Ask, decoding: Permutation) -> tuple[Completion, bool]:

@@ -42,7 +42,8 @@ class Dialect:
         length: The name of the limit on the answer's tokens.
         temperature: ``asked``; ``positive`` (a hundredth in place of 0); ``default`` (not sent).
         seed: ``sent``; ``none``.
-        json: ``counted`` (a JSON schema with the number of labels); ``schema`` (without it); ``object`` (any JSON); ``none``.
+        json: ``counted`` (a JSON schema that says how long lists and texts may be); ``schema`` (one that does not); ``object``
+            (any JSON); ``none``.
         system: The role of system messages: ``system``; ``developer``; ``user`` (put before the first user message).
         top_logprobs: How many alternatives a token are asked for; 0: no log-probabilities at all.
     """
@@ -110,7 +111,7 @@ _POSITIVE: Final = re.compile(r"(?:strictly )?positive|greater than 0(?!\.\d*[1-
 _LOGPROBS_LIMIT: Final = re.compile(
     r"(?:max(?:imum)? (?:allowed|of)|less than or equal to|<=|range \[0,|between 0 and|at most)\D{0,3}(\d+)", re.IGNORECASE
 )
-_COUNTS: Final = re.compile(r"min_?items|max_?items|invalid schema", re.IGNORECASE)
+_COUNTS: Final = re.compile(r"(?:min|max)_?items|(?:min|max)length|invalid schema", re.IGNORECASE)
 # These come with other statuses than 400: OpenAI forbids log-probabilities (403), llama.cpp
 # reports a chat template's complaint as its own failure (500).
 _OTHER_STATUS: Final[Mapping[int, re.Pattern[str]]] = {

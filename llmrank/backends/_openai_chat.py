@@ -17,6 +17,7 @@ from llmrank.types import Completion, Prompt, Usage
 CHAT_PATH: Final = "/chat/completions"
 NEARLY_GREEDY: Final = 0.01
 """The temperature sent in place of 0 to servers that want a positive one."""
+_COUNTS: Final = frozenset({"minItems", "maxItems", "minLength", "maxLength"})
 
 
 class ChatClient:
@@ -180,9 +181,16 @@ def chat_body(prompt: Prompt, model: str, dialect: Dialect, *, temperature: floa
         body["seed"] = prompt.seed
     if prompt.label_logprobs and dialect.top_logprobs:
         body |= {"logprobs": True, "top_logprobs": dialect.top_logprobs}
-    if prompt.answer == "json" and (response_format := json_format(prompt.labels, dialect.json[0])):
+    if response_format := format_of(prompt, dialect.json[0]):
         body["response_format"] = response_format
     return body
+
+
+def format_of(prompt: Prompt, way: str) -> dict[str, Any] | None:
+    """``response_format`` for the form of answer of a prompt; None for a form that is no JSON."""
+    if prompt.answer == "json":
+        return json_format(prompt.labels, way)
+    return object_format(prompt.schema, way) if prompt.answer == "object" else None
 
 
 def chat_messages(prompt: Prompt, system_role: str) -> list[dict[str, str]]:
@@ -216,6 +224,23 @@ def json_format(labels: Sequence[str], way: str) -> dict[str, Any] | None:
     return {"type": "json_schema", "json_schema": {"name": "ranking", "strict": True, "schema": schema}}
 
 
+def object_format(schema: Mapping[str, Any] | None, way: str) -> dict[str, Any] | None:
+    """``response_format`` for an object of the form of a schema; None for the way ``none``."""
+    if way == "none":
+        return None
+    if way == "object" or schema is None:
+        return {"type": "json_object"}
+    wanted = dict(schema) if way == "counted" else without_counts(schema)
+    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": wanted}}
+
+
+def without_counts(schema: Any) -> Any:
+    """A JSON Schema that does not say how long lists and texts may be, for servers that take none that do."""
+    if isinstance(schema, Mapping):
+        return {name: without_counts(value) for name, value in schema.items() if name not in _COUNTS}
+    return [without_counts(each) for each in schema] if isinstance(schema, list | tuple) else schema
+
+
 def conceded_notes(prompt: Prompt, dialect: Dialect, extra: Mapping[str, Any]) -> list[str]:
     """What this prompt asked for and the server would not take, a sentence each."""
     notes = []
@@ -227,7 +252,8 @@ def conceded_notes(prompt: Prompt, dialect: Dialect, extra: Mapping[str, Any]) -
         notes.append("the server takes no seed: the answer may differ from run to run")
     if prompt.label_logprobs and not dialect.top_logprobs:
         notes.append("the server gives no log-probabilities")
-    if prompt.answer == "json" and "response_format" not in extra and dialect.json[0] in {"object", "none"}:
+    wants_json = prompt.answer in {"json", "object"}
+    if wants_json and "response_format" not in extra and dialect.json[0] in {"object", "none"}:
         notes.append("the server enforces no JSON schema" + ("" if dialect.json[0] == "object" else ", and no JSON at all"))
     if dialect.system[0] == "user" and any(message.role == "system" for message in prompt.messages):
         notes.append("the server takes no system message: its text was put before the first user message")

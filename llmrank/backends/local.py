@@ -147,8 +147,9 @@ class LocalBackend(BackendBase):
     async def generate(self, prompt: Prompt) -> Completion:
         """Answers a chat.
 
-        ``order`` and ``json`` answers are always a permutation of the labels unless `max_tokens` ends them, ``label`` answers
-        always one of the labels. A label of several tokens is absent from `label_logprobs`, and a note says so.
+        ``order`` and ``json`` answers are always a permutation of the labels and ``object`` answers always of the form of the
+        schema, unless `max_tokens` ends them; ``label`` answers are always one of the labels. A label of several tokens is
+        absent from `label_logprobs`, and a note says so.
 
         Raises:
             ContextLengthError: the prompt does not fit the window.
@@ -305,6 +306,8 @@ def _decoded(llama: Llama, ids: Sequence[int], prompt: Prompt, cancelled: thread
     options = _sampling(prompt)
     if prompt.answer == "label" and prompt.labels:
         options["grammar"] = _one_of(prompt.labels)
+    if prompt.answer == "object" and prompt.schema is not None:
+        options["json_schema"] = dict(prompt.schema)
     return llama.generate(ids, options, max_tokens=prompt.max_tokens, cancelled=cancelled)
 
 

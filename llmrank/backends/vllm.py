@@ -174,7 +174,7 @@ class VLLMBackend(BackendBase):
         return (await self._connected()).info
 
     async def generate(self, prompt: Prompt) -> Completion:
-        """Answers a chat; with the formats ``order``, ``json`` and ``label`` only an answer of that form can be decoded.
+        """Answers a chat; with all formats but ``free`` only an answer of that form can be decoded.
 
         A long list may take several calls (see `_constraints`); `Usage.calls` counts them.
 
@@ -329,7 +329,7 @@ class VLLMBackend(BackendBase):
             raise
         except BadRequestError as error:
             # A server whose grammar engine does not take this one says so: like not obeying, and as lasting.
-            if any(word in str(error).lower() for word in ("grammar", "guided", "structured", "choice")):
+            if any(word in str(error).lower() for word in ("grammar", "guided", "structured", "choice", "schema")):
                 return None, False
             raise
 

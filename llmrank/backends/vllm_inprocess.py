@@ -139,7 +139,7 @@ class VLLMInProcessBackend(BackendBase):
         return ModelInfo(engine.window, engine)
 
     async def generate(self, prompt: Prompt) -> Completion:
-        """Answers a chat; with the formats ``order``, ``json`` and ``label`` only an answer of that form can be decoded.
+        """Answers a chat; with all formats but ``free`` only an answer of that form can be decoded.
 
         Raises:
             BackendError: one of its subclasses.
@@ -353,7 +353,7 @@ class _Engine:
             settings["logprob_token_ids"] = list(label_ids)
         if task.constraint is not None:
             kind, value = task.constraint
-            settings["structured_outputs"] = StructuredOutputsParams(**{kind: value if kind == "grammar" else list(value)})
+            settings["structured_outputs"] = StructuredOutputsParams(**{kind: list(value) if kind == "choice" else value})
         return _Ready(task, ids, vllm.SamplingParams(**{**self._defaults, **settings}), label_ids=label_ids)
 
     def _check_length(self, tokens: int) -> None:

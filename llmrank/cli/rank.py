@@ -23,7 +23,7 @@ from llmrank.prices import FREE, VARIABLE, Prices
 from llmrank.progress import progress
 from llmrank.ranker import Ranker
 from llmrank.resolve import resolve
-from llmrank.types import Ranking, RankRequest, Usage
+from llmrank.types import Ranking, RankRequest, Usage, Wish
 
 
 def rank(
@@ -196,6 +196,17 @@ def _took(usage: Usage) -> str:
     )
 
 
+def _wish(wish: Wish) -> list[str]:
+    """What was read from a query, for people."""
+    parts = {
+        "wanted": wish.wishes,
+        "like": wish.like,
+        "not wanted": wish.dislikes,
+        "constraints": tuple(map(str, wish.constraints)),
+    }
+    return [f"{name}: {'; '.join(values)}" for name, values in parts.items() if values]
+
+
 def _print(ranking: Ranking, show_prompt: bool, bill: str, order: str) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -220,6 +231,7 @@ def _print(ranking: Ranking, show_prompt: bool, bill: str, order: str) -> None:
         f"status {ranking.status}; {ranking.strategy} with {ranking.model}; prompt {ranking.fingerprint}",
         f"{_took(usage)}; {usage.seconds:.1f} s{bill}",
         *([] if ranking.stability is None else [f"stability {ranking.stability:.2f} (Kendall tau between shuffles)"]),
+        *([] if ranking.wish is None else _wish(ranking.wish)),
         *(f"repaired: {repair}" for repair in ranking.repairs),
         *(f"note: {note}" for note in ranking.notes),
     ]
@@ -231,6 +243,8 @@ def _print(ranking: Ranking, show_prompt: bool, bill: str, order: str) -> None:
         lines.append(f"assumed: a window of {ranking.cut.assumed_window} tokens; backend.context_window names the right one")
     if ranking.invented:
         lines.append(f"named, but no candidates: {', '.join(ranking.invented[:10])}")
+    if ranking.cut.constrained:
+        lines.append(f"left out: {ranking.cut.constrained:,} that do not meet the constraints")
     if ranking.cut.seen or ranking.cut.prefiltered:
         lines.append(f"left out: {len(ranking.cut.seen)} seen, {ranking.cut.prefiltered} by the prefilter")
     if ranking.filled:

@@ -10,16 +10,16 @@ from dataclasses import fields
 from typing import Any
 
 from llmrank.errors import LLMRankError
-from llmrank.types import Completion, Exchange, Prompt, RankedItem, Ranking, Usage
+from llmrank.types import Completion, Exchange, Prompt, RankedItem, Ranking, Usage, Wish
 
 
 def ranking_record(ranking: Ranking) -> dict[str, Any]:
     """A Ranking as JSON values, without the prompts.
 
     Items that a fusion ordered have `parts`, what each part gave to their score, and `scores`, each part's own score, from
-    which another fusion can be fitted.
+    which another fusion can be fitted. `wish` is there where the query was read.
     """
-    return {
+    record: dict[str, Any] = {
         "user_id": ranking.user_id,
         "status": ranking.status,
         "items": [_item_record(each) for each in ranking.items],
@@ -32,6 +32,7 @@ def ranking_record(ranking: Ranking) -> dict[str, Any]:
             "history": ranking.cut.history,
             "item_texts": list(ranking.cut.item_texts),
             "seen": list(ranking.cut.seen),
+            "constrained": ranking.cut.constrained,
             "prefiltered": ranking.cut.prefiltered,
             "assumed_window": ranking.cut.assumed_window,
         },
@@ -41,6 +42,21 @@ def ranking_record(ranking: Ranking) -> dict[str, Any]:
         "model": ranking.model,
         "fingerprint": ranking.fingerprint,
         "usage": usage_record(ranking.usage),
+    }
+    return record if ranking.wish is None else record | {"wish": wish_record(ranking.wish)}
+
+
+def wish_record(wish: Wish) -> dict[str, Any]:
+    """What was read from a query as JSON values, without its notes, which stand among the ranking's."""
+    constraints = [
+        {"attribute": each.attribute, "op": each.op, "value": list(each.value) if isinstance(each.value, tuple) else each.value}
+        for each in wish.constraints
+    ]
+    return {
+        "wishes": list(wish.wishes),
+        "like": list(wish.like),
+        "dislikes": list(wish.dislikes),
+        "constraints": constraints,
     }
 
 

@@ -5,6 +5,7 @@ What a user wants is one vector: the recency-weighted mean of the history's embe
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections.abc import Sequence
@@ -17,11 +18,12 @@ from llmrank.errors import BackendError, ConfigError, RequestError
 from llmrank.protocols import Embedder
 from llmrank.retrieval.approximate import ApproximateIndex
 from llmrank.retrieval.graph import ApproximateOptions
-from llmrank.retrieval.history import blend, history_vector
+from llmrank.retrieval.history import away_from, blend, history_vector
 from llmrank.retrieval.index import ExactIndex, Hits, VectorIndex
+from llmrank.retrieval.subset import Subset
 from llmrank.retrieval.text import check_fields, clean, item_text
 from llmrank.retrieval.vectors import Progress, Rows, TableEmbedder, Vectors, close_embedder, folder_of, table_of
-from llmrank.types import Item, ResolvedRequest
+from llmrank.types import Item, ResolvedRequest, Wish
 
 WORTH_ALL = 4
 """A list of a fourth of the catalogue is worth embedding all of it, once, instead of the list at each request."""
@@ -35,18 +37,22 @@ class EmbeddingOptions:
         decay: The weight of a history item is decay^age, the last one having age 0; in (0, 1].
         last: How many history items, the most recent, count.
         query_weight: The query's share where there is a query and a history; in [0, 1].
+        dislike_weight: How much of what the user says they do not want is taken off what they want, where a query has been
+            read (`ResolvedRequest.wish`); in [0, 1].
         fields: What of an item is embedded: ``title`` and names of attributes.
     """
 
     decay: float = 0.9
     last: int = 10
     query_weight: float = 0.5
+    dislike_weight: float = 0.3
     fields: tuple[str, ...] = ("title",)
 
     def __post_init__(self) -> None:
         at_least_one("last", self.last)
         _check_share("decay", self.decay, lowest_allowed=False)
         _check_share("query_weight", self.query_weight, lowest_allowed=True)
+        _check_share("dislike_weight", self.dislike_weight, lowest_allowed=True)
         if isinstance(self.fields, str) or not self.fields or not all(isinstance(field, str) for field in self.fields):
             raise ConfigError("must be a list of names", field="prefilter.fields", value=self.fields, fix="write [title]")
         object.__setattr__(self, "fields", tuple(self.fields))
@@ -134,6 +140,8 @@ class EmbeddingRetriever:
     def wanted(self, request: ResolvedRequest) -> tuple[Vectors | None, tuple[str, ...]]:
         """What the user wants as a unit vector, None if nothing is known of it; and what could not be looked at.
 
+        Where the query has been read, its wishes and the titles named stand for it, and its dislikes push away.
+
         Raises:
             RequestError: precomputed vectors lack the query, and there is no history beside it.
         """
@@ -144,7 +152,7 @@ class EmbeddingRetriever:
             vectors.append(history_vector(self._vectors(recent), self.options.decay))
         if request.query:
             try:
-                vectors.append(self.embedder.embed([clean(request.query)])[0])
+                vectors.append(self._query_vector(request.query, request.wish))
             except RequestError as error:  # precomputed vectors without one for this text, and without a fallback
                 if not recent:
                     raise RequestError(
@@ -155,7 +163,23 @@ class EmbeddingRetriever:
                     ) from error
                 notes = (f"the prefilter went by the history alone and left the query out: {error.message}; {error.fix}",)
         vector = blend(vectors[0], vectors[1], self.options.query_weight) if len(vectors) == 2 else next(iter(vectors), None)
+        if vector is not None and request.wish is not None and request.wish.dislikes and self.options.dislike_weight:
+            try:
+                unwanted = self.embedder.embed([clean(", ".join(request.wish.dislikes))])[0]
+            except RequestError as error:  # as above
+                notes = (*notes, f"the prefilter left the dislikes out: {error.message}; {error.fix}")
+            else:
+                vector = away_from(vector, unwanted, self.options.dislike_weight)
         return (vector if vector is not None and vector.any() else None), notes
+
+    def _query_vector(self, query: str, wish: Wish | None) -> Vectors:
+        """The query's vector: of what was read from it, or of its own words where precomputed vectors have none for that."""
+        vectors: Vectors | None = None
+        if wish is not None and wish.text != query:
+            with contextlib.suppress(RequestError):
+                vectors = self.embedder.embed([clean(wish.text)])
+        vector: Vectors = (self.embedder.embed([clean(query)]) if vectors is None else vectors)[0]
+        return vector
 
     def scores(self, items: Sequence[Item], wanted: Vectors) -> Vectors:
         """The cosine of each item with a vector; of the whole catalogue from its matrix."""
@@ -201,6 +225,8 @@ class EmbeddingRetriever:
         """Where each item stands in the catalogue's matrix; -1 if it does not, or there is no matrix (yet)."""
         if self._index is None:
             return np.full(len(items), -1, dtype=np.int64)
+        if isinstance(items, Subset) and items.whole is self._items:
+            return items.places
         place_of = self.place_of
         places = np.fromiter((place_of.get(item.id, -1) for item in items), dtype=np.int64, count=len(items))
         for at, place in enumerate(places.tolist()):

@@ -38,3 +38,17 @@ def blend(history: Vectors, query: Vectors, query_weight: float) -> Vectors:
     if not query.any():
         return history
     return normalise(query_weight * query + (1.0 - query_weight) * history)
+
+
+def away_from(wanted: Vectors, unwanted: Vectors, weight: float) -> Vectors:
+    """The direction of what is wanted less `weight` of the direction of what is not (Rocchio's negative feedback).
+
+    Args:
+        wanted, unwanted: Unit vectors of shape (d,), or zeros.
+        weight: In [0, 1].
+
+    Returns:
+        A unit vector of shape (d,), float32; `wanted` itself where nothing would be left of it.
+    """
+    moved = normalise(wanted - weight * unwanted)
+    return moved if moved.any() else wanted

@@ -227,7 +227,7 @@ class Prefilter:
     def _unseen(self, request: ResolvedRequest) -> tuple[Sequence[Item], tuple[str, ...]]:
         """The candidates that may be shown, and the ids of those that stand in the history."""
         seen = self._seen(request)
-        left_out = tuple(item.id for item in request.candidates if item.id in seen)
+        left_out = tuple(item.id for item in request.candidates if item.id in seen) if seen else ()  # there may be a million
         items = [item for item in request.candidates if item.id not in seen] if left_out else request.candidates
         _refuse_nothing_left(len(items), len(request.candidates))
         return items, left_out

@@ -113,7 +113,7 @@ def test_the_yaml_builds_a_ranker(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     pytest.importorskip("wordllama", reason="the prefilter's default embedder is in the extra `local`")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
     monkeypatch.chdir(tmp_path)
-    block, _ = blocks("yaml", section("### 1. In a service"))
+    block, *_ = blocks("yaml", section("### 1. In a service"))
     others = re.findall(r"^# (backend: .*)$", block, flags=re.MULTILINE)
     assert len(others) == 3
     for config in (yaml.safe_load(block), *(yaml.safe_load(block) | yaml.safe_load(other) for other in others)):
@@ -123,17 +123,47 @@ def test_the_yaml_builds_a_ranker(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_the_strategies_shown_build() -> None:
     """The block of strategies builds as it stands, and so does each line that is commented out."""
-    _, block = blocks("yaml", section("### 1. In a service"))
+    _, block, _ = blocks("yaml", section("### 1. In a service"))
     others = re.findall(r"^# (strategy: .*)$", block, flags=re.MULTILINE)
     assert len(others) == 3
     built = [build_strategy(yaml.safe_load(text)["strategy"]).name for text in (block, *others)]
     assert built == ["single-token", "setwise", "self-consistency", "calibrated"]
 
 
+def test_what_others_chose_is_trained_and_weighed(tmp_path: Path) -> None:
+    """The two commands train on small files, and the block that follows names what they wrote."""
+    rows = [f"u{user},{item},{user * 10 + item}" for user in range(30) for item in range(user % 5, user % 5 + 4)]
+    (tmp_path / "interactions.csv").write_text("\n".join(["user_id,item_id,timestamp", *rows]), encoding="utf-8")
+    items = [json.dumps({"id": str(item), "title": f"title {item}"}) for item in range(12)]
+    (tmp_path / "items.jsonl").write_text("\n".join(items), encoding="utf-8")
+    service = section("### 1. In a service")
+    (commands,) = blocks("sh", service)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    run = subprocess.run(
+        ["sh", "-e", "-c", commands],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    *_, block = blocks("yaml", service)
+    config = yaml.safe_load(block)
+    for retriever in config["retrievers"].values():
+        retriever["path"] = str(tmp_path / retriever["path"])
+    with Ranker.from_config({"backend": {"kind": "local"}, **config}, catalog=tmp_path / "items.jsonl") as ranker:
+        assert list(ranker.retrievers) == ["crowd", "all"]
+        assert ranker.prefilter is not None
+        assert ranker.prefilter.found_by == ("embedding", "crowd")
+        assert ranker.fusion is not None
+        assert ranker.fusion.needs == {"all"}
+
+
 def test_the_commands_and_targets_exist() -> None:
     """Every `llmrank` command and `make` target that the README names is there."""
     commands = set(re.findall(r"^llmrank (\w+(?: (?:fetch|run|compare))?)", "\n".join(blocks("sh")), flags=re.MULTILINE))
-    assert commands == {"data fetch", "rank", "eval run", "eval compare"}
+    assert commands == {"data fetch", "rank", "train", "eval run", "eval compare"}
     for command in [*commands, "eval report", "prompts list", "prompts show", "prompts diff", "prompts lint", "demo"]:
         assert CliRunner().invoke(app, [*command.split(), "--help"]).exit_code == 0, command
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")

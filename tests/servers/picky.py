@@ -168,9 +168,11 @@ def json_word(request: Request) -> Reply | None:
 
 def no_counts(request: Request) -> Reply | None:
     """Azure: schemas, but no minItems and maxItems."""
-    if "minItems" in json.dumps(request.body):
+    found = [word for word in ("minItems", "maxItems") if word in json.dumps(request.body)]
+    if found:
         return openai_error(
-            "Invalid schema for response_format 'ranking': In context=('properties', 'ranking'), 'minItems' is not permitted.",
+            "Invalid schema for response_format 'ranking': In context=('properties', 'ranking'), "
+            f"'{found[0]}' is not permitted.",
             param="response_format",
         )
     return None

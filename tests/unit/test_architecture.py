@@ -15,7 +15,7 @@ import llmrank
 PACKAGE = Path(llmrank.__file__).parent
 
 LAYERS = [
-    {"types", "errors", "usage", "protocols", "labels", "progress"},
+    {"types", "errors", "usage", "wish", "protocols", "labels", "progress"},
     {
         "template",
         "sanitize",
@@ -37,7 +37,7 @@ LAYERS = [
         "requantize",
     }
     | {"cache", "codec"},
-    {"strategies", "backends", "retrieval"},
+    {"strategies", "backends", "retrieval", "understanding"},
     {"ranker", "config", "prices", "sections", "strategy_kinds", "retriever_kinds", "fusion_kinds", "forecast"},
     {"evaluation", "experiment", "scale"},
     {"cli"},

@@ -99,6 +99,18 @@ async def test_json_prompts_carry_a_strict_schema_with_the_labels(server: PickyS
     assert ranking == {"type": "array", "items": {"type": "string", "enum": ["A", "B", "C"]}, "minItems": 3, "maxItems": 3}
 
 
+async def test_object_prompts_carry_their_own_schema(server: PickyServer) -> None:
+    """The schema of the prompt is sent as it is, strictly; without one, any JSON object is asked for."""
+    schema = {"type": "object", "properties": {"wishes": {"type": "array", "maxItems": 3}}, "required": ["wishes"]}
+    backend = backend_at(server.url)
+    await backend.generate(Prompt(messages=PROMPT.messages, answer="object", schema=schema))
+    await backend.generate(Prompt(messages=PROMPT.messages, answer="object"))
+    await backend.aclose()
+    first, second = (body["response_format"] for body in server.bodies)
+    assert first == {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+    assert second == {"type": "json_object"}
+
+
 async def test_extra_body_wins_over_our_own_fields(server: PickyServer) -> None:
     """What the user fixes replaces llmrank's field, whichever of the limit's two names they use."""
     backend = backend_at(server.url, extra_body={"temperature": 0.7, "max_completion_tokens": 9})

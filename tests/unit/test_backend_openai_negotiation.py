@@ -94,6 +94,39 @@ async def test_a_schema_without_counts_is_kept_where_counts_are_refused() -> Non
 
 
 @pytest.mark.parametrize(
+    ("rule", "form", "noted"),
+    [
+        (
+            rules.no_counts,
+            {
+                "type": "json_schema",
+                "json_schema": {
+                    "name": "answer",
+                    "strict": True,
+                    "schema": {"type": "object", "properties": {"wishes": {"type": "array", "items": {"type": "string"}}}},
+                },
+            },
+            "",
+        ),
+        (rules.json_schema_model, {"type": "json_object"}, "the server enforces no JSON schema"),
+        (rules.old_vllm, None, "the server enforces no JSON schema, and no JSON at all"),
+    ],
+    ids=["no counts", "no schemas", "no JSON"],
+)
+async def test_an_objects_schema_goes_down_the_same_ladder(rule: Rule, form: dict[str, Any] | None, noted: str) -> None:
+    """Without its lengths, as any JSON, as free text: what the server takes, and a note where nothing is enforced."""
+    text = {"type": "string", "maxLength": 80}
+    schema = {"type": "object", "properties": {"wishes": {"type": "array", "items": text, "maxItems": 8}}}
+    prompt = Prompt(messages=FULL.messages, answer="object", schema=schema)
+    with picky(rule) as server:
+        backend = backend_at(server)
+        answer = await backend.generate(prompt)
+        await backend.aclose()
+    assert server.bodies[-1].get("response_format") == form
+    assert " ".join(answer.notes) == noted
+
+
+@pytest.mark.parametrize(
     ("rule", "roles", "contents"),
     [
         (rules.o1_roles, ["developer", "user"], ["Rank.", "A or B?"]),

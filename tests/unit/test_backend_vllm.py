@@ -31,7 +31,18 @@ from llmrank.types import AnswerFormat, Message, Prompt
 
 PROMPT = Prompt((Message("user", "Rank these."),), labels=("A", "B", "C"), answer="order")
 FREE_TEXT = "I would start with B, then A."
-OBEYED: dict[str, str] = {"order": "[B] > [A] > [C]", "json": '{"ranking": ["B", "A", "C"]}', "label": "B"}
+OBEYED: dict[str, str] = {
+    "order": "[B] > [A] > [C]",
+    "json": '{"ranking": ["B", "A", "C"]}',
+    "label": "B",
+    "object": '{"wishes": ["funny"]}',
+}
+SCHEMA = {
+    "type": "object",
+    "properties": {"wishes": {"type": "array", "items": {"type": "string"}, "maxItems": 3}},
+    "required": ["wishes"],
+    "additionalProperties": False,
+}
 
 
 @dataclass
@@ -160,6 +171,26 @@ async def test_a_server_that_ignores_constraints_is_noticed(connect: Connect) ->
     for answer in (first, second):
         assert answer.text == FREE_TEXT
         assert any("did not enforce" in note for note in answer.notes)
+
+
+async def test_an_object_is_decoded_by_its_schema(connect: Connect) -> None:
+    """The schema goes along as the constraint, and nothing else asks for JSON; an old server gets it by its old name."""
+    for obeys, sent in (("structured_outputs", {"json": SCHEMA}), ("guided_json", SCHEMA)):
+        imitation = Imitation(obeys=(obeys,), answer="object")
+        backend = await connect(imitation)
+        answer = await backend.generate(replace(PROMPT, labels=(), answer="object", schema=SCHEMA))
+        assert (answer.text, answer.notes) == (OBEYED["object"], ())
+        assert imitation.asked[-1][obeys] == sent
+        assert "response_format" not in imitation.asked[-1]
+
+
+@pytest.mark.parametrize("text", [FREE_TEXT, '{"likes": []}', "[1]", "{"])
+async def test_an_object_of_another_form_is_noticed(connect: Connect, text: str) -> None:
+    """Words, an object that lacks what is required, a list, half an object: a note says that nothing was enforced."""
+    backend = await connect(Imitation(text=text))
+    answer = await backend.generate(replace(PROMPT, labels=(), answer="object", schema=SCHEMA))
+    assert answer.text == text
+    assert any("did not enforce the answer's form (object)" in note for note in answer.notes)
 
 
 @pytest.mark.parametrize("answer", ["order", "json", "label"])

@@ -89,6 +89,7 @@ OTHER: Mapping[str, Any] = {
     "labels": ("X",),
     "item_ids": ("603",),
     "answer": "json",
+    "schema": {"type": "object"},
     "max_tokens": 513,
     "temperature": 0.5,
     "seed": 0,
@@ -107,6 +108,13 @@ def test_the_key_changes_with_what_shapes_the_answer(name: str) -> None:
     shapes = name not in NOT_SHAPING
     assert (cache_key(prompt, {}) != cache_key(other, {})) is shapes
     assert (document_key(dump_prompt(prompt)) != document_key(dump_prompt(other))) is shapes
+
+
+def test_another_schema_is_another_question() -> None:
+    """Two prompts that differ within their schemas alone have keys of their own; both are hashable all the same."""
+    one, other = (Prompt(answer="object", schema={"properties": {"a": {"enum": [value]}}}) for value in ("x", "y"))
+    assert cache_key(one, {}) != cache_key(other, {})
+    assert len({one, other}) == 2
 
 
 def test_the_key_of_the_cache_knows_the_backend() -> None:

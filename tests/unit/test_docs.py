@@ -48,6 +48,7 @@ from llmrank.strategies.top_down import TopDownOptions
 from llmrank.strategies.tourrank import TourRankOptions
 from llmrank.strategy_kinds import KINDS, build_strategy
 from llmrank.template import Templates
+from llmrank.understanding import UnderstandingOptions
 from llmrank.writer import PromptOptions, PromptWriter
 from tests.unit.scripted import ScriptedBackend
 
@@ -90,6 +91,7 @@ SECTIONS: Mapping[str, tuple[type | None, Mapping[str, object]]] = {
     "prefilter.embedder: {kind: precomputed}": (PrecomputedOptions, {"fallback": None}),
     "prefilter.index": (None, {"kind": "exact"}),
     "prefilter.index: {kind: approximate}": (ApproximateOptions, {}),
+    "understanding": (UnderstandingOptions, {}),
     "fusion": (FusionOptions, dict.fromkeys(PARTS, 0)),
     "limits": (Limits, {"on_error": ON_ERROR}),
     "cache": (config._Cache, {}),

@@ -17,6 +17,7 @@ from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.run import Evaluation, RunOptions, finish
 from llmrank.evaluation.run import evaluate as evaluate_and_report
 from tests.servers.picky import PickyServer, Reply, Request, completion, openai_error
+from tests.unit import fake_retrievers
 from tests.unit.bag_embedder import BagEmbedder
 from tests.unit.small_suite import KEY, KEY_ENV, USD, labels, server, suite, write_data
 
@@ -394,8 +395,11 @@ def test_what_shapes_no_answer_may_change(tmp_path: Path, data: Path, backwards:
     assert len(backwards.bodies) == 12
 
 
-def test_until_something_is_ranked_a_suite_may_change(tmp_path: Path, data: Path, backwards: PickyServer) -> None:
+def test_until_something_is_ranked_a_suite_may_change(
+    tmp_path: Path, data: Path, backwards: PickyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A mistake, or a dry run, binds nobody: the mended suite begins the run anew in the same folder."""
+    fake_retrievers.install(monkeypatch)  # the mistake is told from the names of all kinds
     asked = suite(data, backwards.url)
     wrong = {**asked, "rankers": {"popularity": {"baseline": "populrity"}}}
     with pytest.raises(ConfigError, match="did you mean 'popularity'"):

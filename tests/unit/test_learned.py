@@ -19,6 +19,7 @@ from llmrank.evaluation.fitting import learn as learning
 from llmrank.evaluation.fitting.learn import LearnOptions, learn, parts_of
 from llmrank.interactions import Interactions
 from llmrank.protocols import Retriever
+from llmrank.retrieval import collaborative
 from llmrank.retrieval import learned as module
 from llmrank.retrieval.learned import FILE, FLOOR, LearnedRetriever
 from llmrank.retriever_kinds import build_retriever
@@ -66,7 +67,7 @@ def built(folder: Path, name: str = "all") -> LearnedRetriever:
 def scores(retriever: Retriever, history: Sequence[str], candidates: Sequence[str]) -> list[float]:
     """One score a candidate."""
     items = [CATALOG[each] for each in candidates]
-    return retriever.score(asked(history, items), items).tolist()
+    return [float(score) for score in retriever.score(asked(history, items), items)]
 
 
 def test_it_ranks_what_goes_with_the_history_first(folder: Path) -> None:
@@ -90,13 +91,13 @@ def test_it_says_what_it_was_trained_on(folder: Path) -> None:
 def test_parts_are_trained_without_what_they_are_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The first training sees no hidden pair of user and item, the second sees all; parts of one kind share a training."""
     seen: list[Interactions] = []
-    real = learning.collaborative.train
+    real = collaborative.train
 
     def train(kind: str, interactions: Interactions, *rest: Any, **more: Any) -> Any:
         seen.append(interactions)
         return real(kind, interactions, *rest, **more)
 
-    monkeypatch.setattr(learning.collaborative, "train", train)
+    monkeypatch.setattr(collaborative, "train", train)
     table = groups()
     learn(table, CATALOG, tmp_path / "model", parts=parts_of(PARTS), options=OPTIONS, embedding=no_embedding)
     pairs = len({(row.user_id, row.item_id) for row in table.rows()})  # a second choice of an item counts nothing

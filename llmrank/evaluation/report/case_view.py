@@ -130,6 +130,7 @@ def _facts(record: Mapping[str, Any], title: Any) -> Iterator[tuple[str, str]]:
         text
         for key, text in (
             ("history", f"{cut.get('history')} of the oldest items of the history"),
+            ("constrained", f"{cut.get('constrained')} candidates that do not meet the constraints"),
             ("prefiltered", f"{cut.get('prefiltered')} candidates that the prefilter left out"),
             ("seen", f"{len(cut.get('seen') or ())} candidates that the user has already"),
             ("item_texts", f"the ends of {len(cut.get('item_texts') or ())} item texts"),
