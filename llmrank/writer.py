@@ -32,6 +32,9 @@ TEMPLATE_VALUES = frozenset(
 Shown: TypeAlias = str | tuple[str, ...] | None
 """A field's text, or texts if it has several; None if the item lacks it."""
 
+LEAST_FIELD_CHARS = 20
+"""A field that would have to be shorter says nothing any more: then the end of the whole line is cut."""
+
 _ITEM_CACHE = 65_536  # items; a text is some 100 bytes
 
 
@@ -46,7 +49,8 @@ class PromptOptions:
         labels: ``letters``, ``numbers``, or ``auto`` for letters while they last.
         answer: The form of answer that the prompt asks for.
         variables: Further values for the template; ``domain`` chooses the words for items (``movies``, ``games``, ...).
-        max_item_chars: An item's text is cut to this many characters.
+        max_item_chars: An item's text is cut to this many characters: in its longest field beside the title, if that is
+            enough, else at its end.
         directories: Folders of your own templates, which override packaged files of the same name.
     """
 
@@ -281,8 +285,17 @@ class PromptWriter:
         fields = {
             name: shown for name, text in zip(self.options.fields, texts, strict=True) if (shown := _clean(text)) is not None
         }
+        most = self.options.max_item_chars
         line = clean_text(self.template.render_item({"fields": fields}))
-        return cut_text(line, self.options.max_item_chars), len(line) > self.options.max_item_chars
+        if len(line) <= most:
+            return line, False
+        # What is too long is mostly one field, a description: it gives way, so that what stands behind it is still shown.
+        texts_alone = {name: shown for name, shown in fields.items() if name != "title" and isinstance(shown, str)}
+        longest = max(texts_alone, key=lambda name: len(texts_alone[name]), default=None)
+        if longest is not None and (room := len(texts_alone[longest]) - (len(line) - most)) >= LEAST_FIELD_CHARS:
+            shorter = fields | {longest: cut_text(texts_alone[longest], room)}
+            line = clean_text(self.template.render_item({"fields": shorter}))
+        return cut_text(line, most), True
 
 
 def _item(event: Event) -> Item:

@@ -353,3 +353,17 @@ def test_a_title_is_no_template() -> None:
     written = write("listwise/sequential", items("{{ 7 * 7 }}"), items("{% for x in y %}"), "{{ query }}")
     assert "{{ 7 * 7 }}" in text_of(written)
     assert "49" not in text_of(written)
+
+
+def test_a_long_description_gives_way_to_what_stands_behind_it() -> None:
+    """The longest field beside the title is cut, at a word, so that a price after it is still shown; the line fits."""
+    writer = PromptWriter(PromptOptions(fields=("title", "author", "description", "price"), max_item_chars=80))
+    item = Item("1", "Dune", {"author": "Frank Herbert", "description": "Sand and spice. " * 20, "price": 9.99})
+    assert writer.item_text(item) == "Dune - Frank Herbert - Sand and spice. Sand and spice. Sand and spice.… - 9.99"
+    assert writer.shortens(item)
+
+
+def test_a_long_title_is_cut_at_the_end_of_the_line() -> None:
+    """Where no other field is long enough to give way, the end of the line does."""
+    writer = PromptWriter(PromptOptions(fields=("title", "price"), max_item_chars=30))
+    assert writer.item_text(Item("1", "word " * 20, {"price": 9.99})) == "word word word word word word…"
