@@ -63,7 +63,7 @@ def _body(schema: Any, rules: list[str]) -> str:
     raise _UnknownError
 
 
-def _object(members: Mapping[str, Any], rules: list[str]) -> str:
+def _object(members: Mapping[Any, Any], rules: list[str]) -> str:
     parts = [f"{_literal(json.dumps(name, ensure_ascii=False) + ': ')} {_rule(form, rules)}" for name, form in members.items()]
     return " ".join([_literal("{"), f" {_literal(', ')} ".join(parts), _literal("}")])
 
