@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from llmrank.assets import WEIGHTS, fetch_weights
 from llmrank.backends._constraints import Permutation, form_of
 from llmrank.backends._llama import MISSING, Cancelled, Generated, LabelLogprobs, Llama
+from llmrank.backends._schema_grammar import schema_grammar
 from llmrank.backends.base import BackendBase
 from llmrank.errors import BackendError, ConfigError, ConstraintIgnoredError, SetupError, nearest
 from llmrank.protocols import ModelInfo
@@ -307,7 +308,8 @@ def _decoded(llama: Llama, ids: Sequence[int], prompt: Prompt, cancelled: thread
     if prompt.answer == "label" and prompt.labels:
         options["grammar"] = _one_of(prompt.labels)
     if prompt.answer == "object" and prompt.schema is not None:
-        options["json_schema"] = dict(prompt.schema)
+        grammar = schema_grammar(prompt.schema)
+        options |= {"json_schema": dict(prompt.schema)} if grammar is None else {"grammar": grammar}
     return llama.generate(ids, options, max_tokens=prompt.max_tokens, cancelled=cancelled)
 
 

@@ -74,6 +74,11 @@ _LONG_STEM: Final = 5
 """The same where the endings are more than a plural."""
 _PLURALS: Final = frozenset(frozenset(pair) for pair in [("", "s"), ("", "es"), ("y", "ies")])
 _ALIASES: Final = {("sci", "fi"): ("science", "fiction"), ("rpg",): ("role", "playing"), ("role", "playing"): ("rpg",)}
+_EXAMPLES: Final = _set(
+    "like likes liked love loved loves enjoy enjoyed similar such style vein kind reminiscent reminds fan favourite "
+    "favorite seen watched played read"
+)
+"""Words that speak of examples: a model may give any words of the sentence for a title."""
 _ARTICLES: Final = _set("a an the some any")
 _LITTLE: Final = _set(
     "the and for with that this than too very movies movie films film games game books book songs song something "
@@ -191,6 +196,7 @@ class Evidence:
     """
 
     def __init__(self, sentence: str, titles: Sequence[str] = ()) -> None:
+        self._sentence = sentence
         text = fold(sentence.replace("’", "'").replace("`", "'"))
         self._tokens = _TOKEN.findall(text)
         hidden = _hidden(self._tokens, titles)
@@ -225,7 +231,9 @@ class Evidence:
         return frozenset(self._word_signs[at] for word in words for at in self._where((word,)))
 
     def names(self, title: str) -> bool:
-        """True if the sentence holds the words of a title, in order."""
+        """True if the sentence holds the words of a title, in order, and as those of one: with a capital, or beside "like"."""
+        if not (set(self._words) & _EXAMPLES or any(_capital(word, self._sentence) for word in title.split())):
+            return False
         words = [word for word in _words_of(title) if word not in _ARTICLES] or list(_words_of(title))
         said = [_bare(token) for token in self._tokens if token not in _DASHES]
         said = [word for word in said if word not in _ARTICLES] if words[:1] and words[0] not in _ARTICLES else said
@@ -416,6 +424,15 @@ class Evidence:
             return "unwanted"
         signs = set(self._word_signs[start:end])
         return signs.pop() if len(signs) == 1 else "unsure"
+
+
+def _capital(word: str, sentence: str) -> bool:
+    """Whether a word stands with a capital within a sentence, where grammar does not ask for one."""
+    return (
+        bool(word)
+        and re.search(rf"\S\s+[\"'(]?{re.escape(word[:1].upper() + word[1:])}", sentence) is not None
+        and word[0].isalpha()
+    )
 
 
 def decade_of(text: str) -> tuple[int, int] | None:

@@ -136,6 +136,23 @@ def test_a_sentence_that_rejects_nothing_has_no_dislikes() -> None:
     assert len(wish.notes) == 2
 
 
+@pytest.mark.parametrize(
+    ("sentence", "title", "named"),
+    [
+        ("a comedy from the 80s", "a comedy from the 80s", False),
+        ("something like alien", "Alien", True),
+        ("a comedy, such as Airplane!", "Airplane!", True),
+        ("Airplane or Hot Shots, please", "Hot Shots", True),
+        ("not a dog", "a dog", False),
+    ],
+)
+def test_words_of_the_sentence_are_no_title_by_themselves(sentence: str, title: str, named: bool) -> None:
+    """A small model gives the whole sentence for a title; that must not hide what the sentence says outright."""
+    wish = read(sentence, like=[title], constraints=[condition("genres", "=", "Comedy")])
+    assert (wish.like == (title,)) is named
+    assert (Constraint("genres", "=", "Comedy") in wish.constraints) is ("comedy" in sentence)
+
+
 def test_only_titles_that_the_sentence_names_are_examples() -> None:
     """Without regard to case, punctuation and articles; a title that the model adds is left out, with a note."""
     wish = read("something like the matrix or toy story", like=["The Matrix", "Toy Story", "Blade Runner"])
