@@ -77,13 +77,15 @@ def _table(name: str, run: RunFolder) -> str:
     lines += ["| ranker | users | " + " | ".join(f"NDCG@{k}" for k in CUTS) + " | new items@10 |"]
     lines += ["|---|---|" + "---|" * (len(CUTS) + 1)]
     for ranker, found in summary["rankers"].items():
-        metrics = found["metrics"]
-        cells = [_cell(metrics[f"ndcg@{k}"]) for k in CUTS]
-        lines.append(f"| {ranker} | {found['cases']} | " + " | ".join(cells) + f" | {_cell(metrics['new_items@10'])} |")
+        measured = {name: {"mean": mean, "ci": found["ci"][name]} for name, mean in found["metrics"].items()}
+        cells = [_cell(measured[name]) for name in (*(f"ndcg@{k}" for k in CUTS), "new_items@10")]
+        lines.append(f"| {ranker} | {found['cases']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def _cell(measured: Mapping[str, Any]) -> str:
+    if measured["mean"] is None:
+        return ""
     low, high = measured["ci"] or (None, None)
     mean = f"{100 * measured['mean']:.1f}"
     return mean if low is None or high is None else f"{mean} [{100 * low:.1f}, {100 * high:.1f}]"

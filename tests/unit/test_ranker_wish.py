@@ -270,7 +270,7 @@ def test_the_prefilter_looks_for_what_was_read() -> None:
     """Wishes and titles stand for the sentence, and dislikes push away; without what was read, the sentence counts."""
     embedder = BagEmbedder()
     retriever = EmbeddingRetriever(embedder, EmbeddingOptions(dislike_weight=0.5), CATALOG.items)
-    wish = Wish("x", wishes=("space",), like=("funny dog",), dislikes=("war",))
+    wish = Wish("space, sad", wishes=("space",), like=("funny dog",), dislikes=("war",))
     request = ResolvedRequest((), CATALOG.items, "sad", wish=wish)
     scores = retriever.score(request, CATALOG.items)
     plain = retriever.score(replace(request, wish=None), CATALOG.items)
