@@ -110,7 +110,10 @@ def _words(text: str) -> set[str]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits, which no attribute holds
+        return False
 
 
 def _shown(value: Value) -> str:

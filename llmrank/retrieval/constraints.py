@@ -271,10 +271,15 @@ def number_of(value: object) -> float | None:
     """The number that an attribute's value is or is written as; None if it is none."""
     value = _plain(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, str) and (match := _NUMBER.fullmatch(value.strip())):
-        return float(match[1].replace(",", ""))
-    return None
+        try:
+            number = float(value)
+        except OverflowError:  # a whole number of hundreds of digits
+            return None
+    elif isinstance(value, str) and (match := _NUMBER.fullmatch(value.strip())):
+        number = float(match[1].replace(",", ""))
+    else:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def categories_of(value: object) -> tuple[str, ...]:

@@ -42,6 +42,9 @@ KEPT = 4
 WAIT_SECONDS = 1.0
 """How long one process waits for another's graph before it says again that it waits."""
 
+ROUNDS = 3
+"""How often vectors that a search does not find are added anew."""
+
 LARGEST = 512
 """Of `connectivity`: a million vectors of so many neighbours take 4 GB more than the vectors themselves."""
 
@@ -186,7 +189,33 @@ def _built(vectors: Vectors, used: Rows | None, count: int, options: Approximate
         done += len(block)
         if progress is not None:
             progress(done, count)
+    _mend(index, vectors, used)
     return index
+
+
+def _mend(index: Index, vectors: Vectors, used: Rows | None) -> None:
+    """Adds anew, one by one, what no search finds.
+
+    Threads that add at once may leave a vector without a way to it, a few of a thousand on a machine of many cores.
+    """
+    thorough = index.expansion_search
+    index.expansion_search = 64  # type: ignore[misc]  # as below; a vector's own place is easily found
+    for _ in range(ROUNDS):
+        lost: list[int] = []
+        done = 0
+        for block in _blocks(vectors, used):
+            keys = np.arange(done, done + len(block), dtype=np.uint64)
+            found: Any = index.search(block, 10)
+            # A lone vector's matches come in one dimension. Rows that are equal in float16 may hide each other: harmless.
+            lost += keys[(np.asarray(found.keys).reshape(len(block), -1) != keys[:, None]).all(axis=1)].tolist()
+            done += len(block)
+        if not lost:
+            break
+        again = np.array(lost, dtype=np.uint64)
+        rows = lost if used is None else used[lost]
+        index.remove(again)
+        index.add(again, np.ascontiguousarray(vectors[rows], dtype=np.float32), threads=1)
+    index.expansion_search = thorough  # type: ignore[misc]  # usearch has a setter that mypy does not see
 
 
 def _save(index: Index, path: Path) -> None:

@@ -60,7 +60,7 @@ _NEGATING_PAIRS: Final = frozenset(
 )
 # After a negator these take it back, or leave it open.
 _NOT_NEGATED: Final = _set("only just but doubt matter")
-_LEFT_OPEN: Final = _set("necessarily mind care opposed averse sure fussy need get wait")
+_LEFT_OPEN: Final = _set("necessarily mind care opposed averse against dislike hate sure fussy need get wait")
 _SOFT: Final = _set("maybe perhaps preferably ideally possibly possible somewhat bit little kinda touch hint")
 
 # Endings in which two words may differ and still name the same category.
@@ -515,7 +515,7 @@ def _signs(tokens: Sequence[str]) -> list[Sign]:
         if begun is not None:
             now, soft = begun, False
             pair = (word, _bare(tokens[place + 1]) if place + 1 < len(tokens) else "")
-            skip = int(pair in _NEGATING_PAIRS or begun == "wanted")
+            skip = int(pair in _NEGATING_PAIRS or begun != "unwanted")  # "not dislike": the second word negates nothing anew
         elif word in _BOUNDARIES:
             now, soft = "wanted", False
         elif word in {",", "and", "with"}:
@@ -551,8 +551,10 @@ def _figure(tokens: Sequence[str], place: int) -> _Figure | None:
     if token in _DECADES:
         return _decade(_DECADES[token], 2, place, place + 1)
     if token[:1].isdigit() and token[-2:] in {"st", "nd", "rd", "th"}:
+        if after != "century" or len(token) > 4:  # an ordinal, of which a hostile sentence may have any number of digits
+            return None
         century = 100 * (int(token[:-2]) - 1)
-        return _Figure(place, place + 2, century, century + 99) if after == "century" else None
+        return _Figure(place, place + 2, century, century + 99)
     if token[:1].isdigit():
         plain = re.sub(r",(?=\d{1,2}$)", ".", token).replace(",", "")
         return _Figure(place, place + 1, float(plain), float(plain)) if plain.count(".") <= 1 else None

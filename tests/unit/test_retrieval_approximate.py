@@ -108,6 +108,28 @@ def test_most_of_a_larger_table_is_found_by_default() -> None:
 
 
 @pytest.mark.usefixtures("always_by_the_graph")
+def test_many_threads_lose_no_vector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that add at once leave some vectors that no search reaches; each is found by itself all the same."""
+    from usearch.index import Index
+
+    add = Index.add
+    threads: list[int] = []
+
+    def crowded(self: Any, *arguments: Any, **named: Any) -> Any:
+        threads.append(named.setdefault("threads", 16))
+        return add(self, *arguments, **named)
+
+    monkeypatch.setattr(Index, "add", crowded)
+    vectors = table(3000)
+    lost = 0
+    for _ in range(3):
+        index = ApproximateIndex(ExactIndex(vectors), ApproximateOptions(expansion_search=64))
+        assert all(index.search(vector, 1).positions[0] == position for position, vector in enumerate(vectors))
+        lost += threads.count(1)
+    assert lost > 0, "16 threads lost nothing in three graphs: what is mended here is no longer needed, or not provoked"
+
+
+@pytest.mark.usefixtures("always_by_the_graph")
 def test_products_of_one_title_are_one_vector_of_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """Positions that share a row come back together, tied to the last bit and in order; the graph holds the row once."""
     built: list[int] = []
