@@ -1,7 +1,7 @@
-"""Bounded observations go in, one after another; an interval of their mean comes out that may be looked at, and acted on, at any time.
+"""Bounded observations go in, in order; an interval of their mean comes out that may be looked at, and acted on, at any time.
 
-An interval of a fixed sample holds its value with 95 % at one moment that was fixed before. Who looks after every user and stops
-at the first "significant" look is wrong far more often. A confidence sequence holds the mean at all times at once with 95 %, so
+An interval of a fixed sample holds its value with 95 % at one moment that was fixed before. Who looks after every user and
+stops at the first "significant" look is wrong far more often. A confidence sequence holds the mean at all times at once with 95 %, so
 any rule to stop is allowed, also one that looks at the numbers.
 
 The one here is exact for every number of observations: no normal approximation, nothing else assumed than the bounds, and that
@@ -72,9 +72,7 @@ class BoundedSequence:
         ConfigError: an argument is out of range.
     """
 
-    def __init__(
-        self, low: float, high: float, *, confidence: float = 0.95, null: float = 0.0, points: int = 2000
-    ) -> None:
+    def __init__(self, low: float, high: float, *, confidence: float = 0.95, null: float = 0.0, points: int = 2000) -> None:
         _check(low, high, confidence, null)
         if points < 10:
             raise ConfigError("must be at least 10", field="points", value=points, fix="2000 is usual")
@@ -107,7 +105,8 @@ class BoundedSequence:
     @property
     def high(self) -> float:
         """Its upper end. Where nothing is left of the interval, as the mean changed or by bad luck (no more often than the
-        confidence says), the interval stays at the last place that was left."""
+        confidence says), the interval stays at the last place that was left.
+        """
         return self._floor + self._range * float(self._means[min(len(self._means) - 2, self._last + 1)])
 
     @property
@@ -205,7 +204,7 @@ def _reach(confidence: float) -> float:
 
 def _check(low: float, high: float, confidence: float, null: float) -> None:
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ConfigError("must be a number above `low`", field="high", value=high, fix="0 and 1 for NDCG, -1 and 1 for differences")
+        raise ConfigError("must be a number above `low`", field="high", value=high, fix="-1 and 1 for differences of NDCG")
     if not 0 < confidence < 1:
         raise ConfigError("must be between 0 and 1", field="confidence", value=confidence, fix="0.95 is usual")
     if not low <= null <= high:

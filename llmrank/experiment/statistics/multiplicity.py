@@ -1,7 +1,7 @@
 """Many p values go in; p values adjusted for their number come out.
 
-Holm's adjustment, for the few comparisons that decide, is `llmrank.evaluation.measures.statistics.holm`; the one here is for the
-many that are looked at besides.
+Holm's adjustment, for the few comparisons that decide, is `llmrank.evaluation.measures.statistics.holm`; the one here is for
+the many that are looked at besides.
 """
 
 from __future__ import annotations
