@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from llmrank.experiment.online.assignment import Assigner
+from llmrank.experiment.online.events import EventLog
 from llmrank.experiment.online.interleaving import team_draft
 from llmrank.experiment.online.options import LayerOptions, OnlineOptions
 
@@ -29,6 +32,15 @@ def main() -> None:
         told(f"assign: {words}", measured(assign, users))
     lists = [f"item {number}" for number in range(20)], [f"item {number}" for number in range(19, -1, -1)]
     told("interleave two lists of 20 items", measured(lambda user: team_draft(*lists, seed=("bench", user, "1")), users[:2000]))
+    assign = Assigner("bench", ("plain", "recency"), "plain").assign
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("events.jsonl", "events.sqlite"):
+            with EventLog.open(Path(folder) / name) as log:
+                dealt = {user: assign(user) for user in users[: ROUNDS * 1000]}
+                fresh = iter(dealt.values())
+                told(f"{name}: expose a user", measured(lambda _: log.expose(next(fresh)), users[:1000]))
+                told(f"{name}: expose them again", measured(lambda user: log.expose(dealt[user]), users[:1000]))
+                told(f"{name}: an outcome", measured(lambda user: log.outcome(user, "click"), users[:1000]))
 
 
 def measured(call: Callable[[str], object], users: list[str]) -> float:
