@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmrank.evaluation.measures.measure import parse_measure
+from llmrank.evaluation.measures.measure import Measure, parse_measure
 from llmrank.experiment.measured import Measured
 from llmrank.experiment.spec import Spec
 from llmrank.experiment.statistics.sequential import AsymptoticSequence, BoundedSequence
@@ -18,7 +18,7 @@ from llmrank.experiment.statistics.sequential import AsymptoticSequence, Bounded
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A confidence sequence of the primary difference, as it stands.
+    """A confidence sequence of a difference, as it stands.
 
     Attributes:
         low, high: Its ends.
@@ -30,17 +30,17 @@ class Reading:
     p: float
 
 
-def reading(spec: Spec, table: Measured, variant: str) -> Reading:
-    """The always-valid interval of a variant's difference from the control, one observation a user.
+def reading(spec: Spec, table: Measured, variant: str, measure: Measure) -> Reading:
+    """The always-valid interval of a variant's difference from the control in a measure, one observation a user.
 
     The level is `alpha` divided by the number of variants (Bonferroni), so that all intervals hold at once.
     """
-    differences = table.per_user(variant, spec.measure) - table.per_user(spec.base, spec.measure)
+    differences = table.per_user(variant, measure.name) - table.per_user(spec.base, measure.name)
     differences = differences[~np.isnan(differences)]
     compared = len(table.variants) - 1
     confidence = 1 - spec.alpha / compared
     sequence: BoundedSequence | AsymptoticSequence
-    if parse_measure(spec.measure).unit == "share":
+    if measure.unit == "share":
         sequence = BoundedSequence(-1.0, 1.0, confidence=confidence)
     else:
         sequence = AsymptoticSequence(confidence=confidence, expected_n=max(2, table.planned))
@@ -53,11 +53,12 @@ def stopped_at(spec: Spec, table: Measured) -> str | None:
 
     It ends when each variant is decided: its interval lies on one side of 0, or within the difference that matters.
     """
+    primary = parse_measure(spec.measure)
     reasons = []
     for variant in table.variants:
         if variant == spec.base:
             continue
-        found = reading(spec, table, variant)
+        found = reading(spec, table, variant, primary)
         if found.low > 0:
             reasons.append(f"{variant} is better")
         elif found.high < 0:
