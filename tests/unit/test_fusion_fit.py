@@ -380,3 +380,22 @@ def test_a_model_without_a_split_is_kept_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "fusion.json"
     fit_examples(same, FitOptions("trees", resamples=100, rounds=5)).save(path)
     assert isinstance(read_fusion(path).combination, TreeModel)
+
+
+@pytest.mark.parametrize("method", ["weights", "linear", "trees"])
+def test_where_one_user_alone_has_something_relevant_the_others_folds_are_equal_weights(method: FitMethod) -> None:
+    """The user's own fold is ranked by what was fitted on the others, in which there is nothing to learn from."""
+    made = examples(12)
+    found = fit_examples([made[0], *without_relevant(made[1:])], FitOptions(method, folds=3, resamples=100, rounds=5))
+    assert mean(found, CROSS_VALIDATED) == mean(found, EQUAL)
+
+
+def test_a_band_in_which_nothing_is_relevant_shares_the_weights_of_all() -> None:
+    """Not those of whichever part happens to stand last, which nothing speaks for."""
+    made = examples(100)
+    new = [each for each in made if each.history_length < 5]
+    known = [each for each in made if each.history_length >= 5]
+    found = fit_examples([*without_relevant(new), *known], FitOptions(bands=(4,), resamples=100))
+    combination = found.fusion.combination
+    assert isinstance(combination, WeightedSum)
+    assert dict(combination.bands[0].weights) == dict(fit_examples(known).fusion.combination.bands[0].weights)  # type: ignore[attr-defined]
