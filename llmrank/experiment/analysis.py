@@ -54,9 +54,7 @@ def analyse(folder: ExperimentFolder) -> Findings:
     primary = [each for each in found if each.measure.name == spec.measure]
     guarded = guardrails(spec, table, int(run.manifest["items"]))
     reading: Any = "fixed sample" if spec.sequential is None else "always valid"
-    decision = decide(
-        spec.base, primary, guarded, alpha=spec.alpha, power=spec.power, wanted=spec.effect, reading=reading
-    )
+    decision = decide(spec.base, primary, guarded, alpha=spec.alpha, power=spec.power, wanted=spec.effect, reading=reading)
     plan = folder.path / "plan.json"
     return Findings(
         name=spec.name,
@@ -99,9 +97,7 @@ def _compared(folder: ExperimentFolder, spec: Spec) -> tuple[tuple[str, ...], tu
         fix = "go on with it: llmrank ab run EXPERIMENT --out DIR"
         raise DatasetError("variants are still being chosen", field="experiment", value=str(folder.path), fix=fix)
     record = json.loads(path.read_text(encoding="utf-8"))
-    rounds = tuple(
-        SelectionRound(each["users"], tuple(each["contenders"]), tuple(each["kept"])) for each in record["rounds"]
-    )
+    rounds = tuple(SelectionRound(each["users"], tuple(each["contenders"]), tuple(each["kept"])) for each in record["rounds"])
     return tuple(name for name in spec.others if name in record["finalists"]), rounds
 
 

@@ -74,7 +74,9 @@ def plan_of(spec: Spec, folder: ExperimentFolder, forecasts: Mapping[str, Foreca
         )
         if spec.effect is not None:
             needed = sample_size(sd, spec.effect, alpha=alpha, power=spec.power)
-            enough = "there are enough" if needed <= effect.users else f"there are {effect.users:,}: a smaller one may stay unseen"
+            enough = (
+                "there are enough" if needed <= effect.users else f"there are {effect.users:,}: a smaller one may stay unseen"
+            )
             lines.append(f"the difference that matters, {_said(measure, spec.effect)}, takes about {needed:,} users; {enough}")
     for name, each in forecasts.items():
         lines.append(f"{name}: {'; '.join(_taken(each))}")

@@ -208,4 +208,3 @@ def _trials(spec: Spec, cases: Iterable[Case]) -> Iterator[Case]:
 
 def _digest(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
-
