@@ -44,7 +44,9 @@ def decide(
         kept = "" if not held else " Its guardrail holds." if len(held) == 1 else f" All {len(held)} guardrails hold."
         too_small = wanted is not None and best.difference.high < wanted
         small = " The gain is smaller than what was said to matter." if too_small else ""
-        return Decision("ship", best.variant, f"Ship {best.variant}: it is better than {control}.", _reason(best, reading) + kept + small)
+        return Decision(
+            "ship", best.variant, f"Ship {best.variant}: it is better than {control}.", _reason(best, reading) + kept + small
+        )
     if better:
         best = better[0]
         broken = [guard.name for guard in watched[best.variant] if guard.result.verdict == "broken"]
@@ -66,7 +68,9 @@ def decide(
         return Decision("keep", best.variant, f"Keep {control}: {names} {verb} worse.", _reason(best, reading))
     best = max(effects, key=lambda each: each.difference.mean if not math.isnan(each.difference.mean) else -math.inf)
     sentence = f"Keep {control}: no variant is shown to be better."
-    return Decision("unclear", best.variant, sentence, _reason(best, reading) + _more(best, alpha / len(effects), power, wanted))
+    return Decision(
+        "unclear", best.variant, sentence, _reason(best, reading) + _more(best, alpha / len(effects), power, wanted)
+    )
 
 
 def _significant(effect: Effect, alpha: float, sign: int) -> bool:
@@ -98,4 +102,3 @@ def _more(effect: Effect, alpha: float, power: float, wanted: float | None) -> s
     if users > effect.difference.clusters:
         return f" To find the difference that matters ({said}) it takes about {users:,} users."
     return f" A difference of {said} would probably have been seen with so many users."
-

@@ -89,9 +89,7 @@ def _differences(spec: Spec, table: Measured, variant: str, measures: Sequence[M
 def _fixed(spec: Spec, table: Measured, variant: str, measures: Sequence[Measure]) -> list[Difference]:
     names = [measure.name for measure in measures]
     a, b = (np.column_stack([table.values(each, name) for name in names]) for each in (variant, spec.base))
-    return paired_differences(
-        a, b, table.users, confidence=1 - spec.alpha, resamples=spec.resamples, seed=spec.seed
-    )
+    return paired_differences(a, b, table.users, confidence=1 - spec.alpha, resamples=spec.resamples, seed=spec.seed)
 
 
 def _effect(

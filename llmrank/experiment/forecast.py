@@ -22,8 +22,8 @@ class Plan:
 
     Attributes:
         lines: For people.
-        detectable: The smallest difference in the primary measure that so many users are likely to show between two variants that
-            are alike, in the measure's unit; None where it cannot be told before.
+        detectable: The smallest difference in the primary measure that so many users are likely to show between two variants
+            that are alike, in the measure's unit; None where it cannot be told before.
         needed: How many users it takes to find the difference that matters (`effect`); None if the experiment names none.
     """
 
@@ -74,7 +74,9 @@ def plan_of(spec: Spec, folder: ExperimentFolder, forecasts: Mapping[str, Foreca
         )
         if spec.effect is not None:
             needed = sample_size(sd, spec.effect, alpha=alpha, power=spec.power)
-            enough = "there are enough" if needed <= effect.users else f"there are {effect.users:,}: a smaller one may stay unseen"
+            enough = (
+                "there are enough" if needed <= effect.users else f"there are {effect.users:,}: a smaller one may stay unseen"
+            )
             lines.append(f"the difference that matters, {_said(measure, spec.effect)}, takes about {needed:,} users; {enough}")
     for name, each in forecasts.items():
         lines.append(f"{name}: {'; '.join(_taken(each))}")

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmrank.errors import DatasetError
-from llmrank.evaluation.measures.outcomes import Outcome, known_of, measures_of, per_case
 from llmrank.evaluation.measures.measure import Measure
+from llmrank.evaluation.measures.outcomes import Outcome, known_of, measures_of, per_case
 from llmrank.evaluation.running.contenders import price_at
 from llmrank.experiment.folder import ExperimentFolder, Stage, Trials
 from llmrank.experiment.spec import Spec, ranker_name
@@ -151,7 +151,7 @@ def measured(folder: ExperimentFolder, stage: Stage, variants: Sequence[str], *,
     spec, trials, run = folder.spec, folder.trials(stage), folder.run(stage)
     prices = Prices.load(spec.prices)
     embeds = any(parse.needs == "embedder" for parse in measures_of_all(run))
-    embedder, fields = (_embedder(spec) if embeds else (None, ("title",)))
+    embedder, fields = _embedder(spec) if embeds else (None, ("title",))
     histories: list[int] = []
     try:
         known = known_of(run, embedder, fields)

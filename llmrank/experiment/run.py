@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from llmrank.errors import LLMRankError
+from llmrank.errors import ConfigError
 from llmrank.evaluation.data.training import load_interactions
 from llmrank.evaluation.run import Evaluation, RunOptions, evaluate, locked
 from llmrank.evaluation.running.meter import Meter
@@ -24,7 +24,7 @@ from llmrank.experiment.folder import ExperimentFolder, Stage
 from llmrank.experiment.forecast import Plan, plan_of
 from llmrank.experiment.freeze import freeze
 from llmrank.experiment.measured import measured
-from llmrank.experiment.spec import Spec, load_spec
+from llmrank.experiment.spec import SelectionOptions, Spec, load_spec
 from llmrank.experiment.statistics.halving import rankings, schedule, survivors
 from llmrank.experiment.stopping import stopped_at
 from llmrank.files import write_whole
@@ -79,7 +79,8 @@ def run_experiment(
     """
     options = options or RunOptions()
     if options.limit is not None:
-        raise LLMRankError("limit: an experiment's sample is part of it; set `users` in its file")
+        fix = "set `users` in the experiment's file"
+        raise ConfigError("an experiment's sample is part of it", field="limit", value=options.limit, fix=fix)
     spec = load_spec(spec)
     with locked(Path(out)):
         folder = freeze(spec, out, Given.of(items, interactions))
@@ -92,9 +93,9 @@ def run_experiment(
         stopped = session.rank()
         if stopped is not None:
             return ExperimentRun(folder, None, plan, session.failures, session.spent(), stopped)
-        from llmrank.experiment.report import write_report
+        from llmrank.experiment.publish import publish
 
-        findings = write_report(folder) if options.report else None
+        findings = publish(folder) if options.report else None
         return ExperimentRun(folder, findings, plan, session.failures, session.spent())
 
 
@@ -126,7 +127,7 @@ class _Session:
         """Lets the variants rank; gives the reason if that cannot be done to the end now."""
         variants: Sequence[str] = self.spec.others
         if self.spec.selection is not None:
-            chosen = self._select()
+            chosen = self._select(self.spec.selection)
             if isinstance(chosen, str):
                 return chosen
             variants = chosen
@@ -143,14 +144,14 @@ class _Session:
                 return None
         return None
 
-    def _select(self) -> tuple[str, ...] | str:
+    def _select(self, selection: SelectionOptions) -> tuple[str, ...] | str:
         """The finalists, by successive halving on the development users; or why that stopped."""
-        selection = self.spec.selection
-        assert selection is not None  # asked only where there is one
         trials = self.folder.trials("development")
         contenders = self.spec.others
         budget = selection.budget or max(len(contenders) * selection.users // 2, len(contenders) * selection.least)
-        plan = schedule(len(contenders), budget, keep=selection.keep, least=min(selection.least, trials.count), users=trials.count)
+        plan = schedule(
+            len(contenders), budget, keep=selection.keep, least=min(selection.least, trials.count), users=trials.count
+        )
         rounds: list[SelectionRound] = []
         plan = tuple(each for each in plan if each.contenders > selection.finalists)
         for number, each in enumerate(plan):

@@ -119,7 +119,9 @@ def _shown(run: RunFolder, order: Sequence[str], case: Case, most: int = 20) -> 
     return tuple(Shown(run.catalog.get(item_id).title, item_id in relevant) for item_id in order[:most])
 
 
-def prompts(spec: Spec, run: RunFolder, variants: Sequence[str], templates: Mapping[str, Mapping[str, str]]) -> tuple[PromptText, ...]:
+def prompts(
+    spec: Spec, run: RunFolder, variants: Sequence[str], templates: Mapping[str, Mapping[str, str]]
+) -> tuple[PromptText, ...]:
     """What each variant's model reads for the first case.
 
     Args:

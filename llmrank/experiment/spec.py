@@ -157,7 +157,9 @@ class Spec:
             raise ConfigError("must be letters, digits and . _ + -", field="name", value=self.name, fix="for instance recency")
         names = list(self.variants)
         if len(names) < 2:
-            raise ConfigError("takes two variants at least", field="variants", value=names, fix="name a control and another one")
+            raise ConfigError(
+                "takes two variants at least", field="variants", value=names, fix="name a control and another one"
+            )
         control = names[0] if self.control is None else self.control
         if control not in self.variants:
             raise ConfigError("is none of the variants", field="control", value=control, fix=nearest(control, names))
@@ -166,7 +168,9 @@ class Spec:
             raise ConfigError(f"a name must not contain {SAMPLE_MARK}", field="variants", value=marked[0], fix="rename it")
         for name in ("alpha", "power"):
             if not 0 < getattr(self, name) < 1:
-                raise ConfigError("must be between 0 and 1", field=name, value=getattr(self, name), fix="0.05 and 0.8 are usual")
+                raise ConfigError(
+                    "must be between 0 and 1", field=name, value=getattr(self, name), fix="0.05 and 0.8 are usual"
+                )
         if self.effect is not None and not self.effect > 0:
             raise ConfigError("must be above 0", field="effect", value=self.effect, fix="the smallest difference that matters")
         if self.users is not None:
@@ -213,8 +217,7 @@ class Spec:
     @property
     def base(self) -> str:
         """The control's name."""
-        assert self.control is not None  # set when the spec was made
-        return self.control
+        return self.control or next(iter(self.variants))
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -224,8 +227,7 @@ class Spec:
     @property
     def measure(self) -> str:
         """The primary measure's name."""
-        assert self.primary is not None  # set when the spec was made
-        return self.primary
+        return self.primary or self.metrics[0]
 
     @property
     def margins(self) -> Mapping[str, Margin]:
@@ -283,7 +285,9 @@ class Spec:
 
     def as_dict(self) -> dict[str, Any]:
         """The experiment as JSON values: what its manifest keeps."""
-        return asdict(replace(self, guardrails={})) | {"guardrails": {name: str(each) for name, each in self.guardrails.items()}}
+        return asdict(replace(self, guardrails={})) | {
+            "guardrails": {name: str(each) for name, each in self.guardrails.items()}
+        }
 
 
 def ranker_name(variant: str, sample: int) -> str:
@@ -378,9 +382,14 @@ def _margin(name: str, margin: Any) -> Margin:
         raise ConfigError("is no margin", field=f"guardrails.{name}", value=margin, fix=fix)
     if not 0 <= value < float("inf"):
         raise ConfigError("must be 0 or more", field=f"guardrails.{name}", value=margin, fix=fix)
+    if name == "failures" and relative:
+        raise ConfigError("of a rate that may be 0 has no parts", field=f"guardrails.{name}", value=margin, fix="write 0.02")
     if value == 0:
         raise ConfigError(
-            "no finite sample shows that nothing at all is lost", field=f"guardrails.{name}", value=margin, fix="allow a little: " + fix
+            "no finite sample shows that nothing at all is lost",
+            field=f"guardrails.{name}",
+            value=margin,
+            fix="allow a little: " + fix,
         )
     return Margin(value, relative)
 
