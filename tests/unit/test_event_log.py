@@ -247,12 +247,12 @@ def test_nothing_in_sqlite_is_changed_or_deleted(tmp_path: Path) -> None:
         for statement in (
             "UPDATE events SET value = 95",
             "DELETE FROM events",
-            "INSERT OR REPLACE INTO events (seq, id, time, content, unit, kind, about) VALUES (1, 'o2', 9, x'00', '7', 'x', '{}')",
+            "INSERT OR REPLACE INTO events (seq, id, time, content, unit, kind, about) VALUES (1, 'o', 9, x'', '7', 'x', '')",
         ):
             with pytest.raises(sqlite3.IntegrityError, match="append-only"):
                 connection.execute(statement)
         connection.execute(
-            "INSERT OR REPLACE INTO events (id, content, time, unit, kind, about) SELECT id, content, 9, '8', 'x', '{}' FROM events"
+            "REPLACE INTO events (id, content, time, unit, kind, about) SELECT id, content, 9, 'x', 'x', '' FROM events"
         )
         connection.commit()
         assert connection.execute("SELECT * FROM events").fetchall() == before
