@@ -112,7 +112,10 @@ def _variation(spec: Spec, table: Measured) -> Variation | None:
     values = np.concatenate([table.values(name, spec.measure) for name in names])
     if np.isnan(values).any():
         return None
-    rows = [np.tile(column, len(names)) for column in (table.users, table.orders, table.samples)]
+    # A user's cases are told apart as orders are: each of a user's trials by its number.
+    trials = np.arange(len(table.users)) // spec.repeats.samples
+    firsts = np.searchsorted(table.users, table.users) // spec.repeats.samples
+    rows = [np.tile(column, len(names)) for column in (table.users, trials - firsts, table.samples)]
     return components(values, rows[0], rows[1], rows[2], np.repeat(np.arange(len(names)), len(table.users)))
 
 
@@ -122,34 +125,34 @@ def _method(spec: Spec, table: Measured, variants: tuple[str, ...], rounds: tupl
     level = f"{100 * spec.alpha:g} %"
     several = f" after Holm's correction for {len(variants)} comparisons" if len(variants) > 1 else ""
     sentences = [
-        f"All variants ranked the same candidates of the same {table.count:,} users in the same orders, frozen before the first "
-        "answer; differences are paired by user.",
+        f"All variants ranked the same candidates of the same {table.count:,} users in the same orders, frozen before the "
+        "first answer; differences are paired by user.",
         "A ranking without a readable answer counts "
         + ("0 in every measure of relevance" if spec.failures == "worst" else "with the order that it fell back to")
         + "; none is left out.",
     ]
     if spec.sequential is None:
         sentences += [
-            f"Intervals: BCa bootstrap over users, {100 * (1 - spec.alpha):g} %, {spec.resamples:,} resamples. p: two-sided sign-flip "
-            f"test over users, (b + 1) / (m + 1), seed {spec.seed}. {measure} decides at {level}{several}.",
+            f"Intervals: BCa bootstrap over users, {100 * (1 - spec.alpha):g} %, {spec.resamples:,} resamples. p: two-sided "
+            f"sign-flip test over users, (b + 1) / (m + 1), seed {spec.seed}. {measure} decides at {level}{several}.",
             "The sample was fixed beforehand, and nothing is shown before it is complete.",
         ]
     else:
         kind = "betting" if parse_measure(spec.measure).unit == "share" else "asymptotic"
         sentences.append(
-            f"Always-valid reading: intervals are {kind} confidence sequences that hold at all times at once"
+            f"Always-valid reading: intervals are {kind} confidence sequences, which hold at all times at once"
             + (f", at {level} divided by {len(variants)} variants" if len(variants) > 1 else "")
-            + "; they are wider than those of a fixed sample, and the experiment may stop whenever they decide. Guardrails and "
-            "segments are read once, at the end, by methods for a fixed sample."
+            + "; they are wider than those of a fixed sample, and the experiment may stop whenever they decide. Guardrails "
+            "and segments are read once, at the end, by methods for a fixed sample."
         )
     sentences.append(
-        "All other measures are secondary: their p values are corrected together by Benjamini and Hochberg's method, which keeps "
-        "the share of false findings among all findings."
+        "All other measures are secondary: their p values are corrected together by Benjamini and Hochberg's method, which "
+        "keeps the share of false findings among all findings."
     )
     if spec.guardrails:
         sentences.append(
-            f"Guardrails: a variant passes if the one-sided {100 * (1 - spec.alpha):g} % bound of its loss is within the margin; "
-            "`broken` if the loss is shown to be larger; `unclear` if neither is shown."
+            f"Guardrails: a variant passes if the one-sided {100 * (1 - spec.alpha):g} % bound of its loss is within the "
+            "margin; `broken` if the loss is shown to be larger; `unclear` if neither is shown."
         )
     if repeats > 1:
         sentences.append(
@@ -158,8 +161,8 @@ def _method(spec: Spec, table: Measured, variants: tuple[str, ...], rounds: tupl
         )
     if rounds:
         sentences.append(
-            "Variants were chosen by successive halving on development users, none of whom is among those that decide; how well "
-            "they did there is no result and is not shown."
+            "Variants were chosen by successive halving on development users, none of whom is among those that decide; how "
+            "well they did there is no result and is not shown."
         )
     return tuple(sentences)
 

@@ -1,4 +1,4 @@
-"""What an experiment found, as plain values: the decision, differences, guardrails, segments. Reports are made of nothing else."""
+"""What an experiment found, as plain values: decision, differences, guardrails, segments. Reports are made of nothing else."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ class Plan:
 
     Attributes:
         lines: For people.
-        detectable: The smallest difference in the primary measure that so many users are likely to show between two variants that
-            are alike, in the measure's unit; None where it cannot be told before.
+        detectable: The smallest difference in the primary measure that so many users are likely to show between two variants
+            that are alike, in the measure's unit; None where it cannot be told before.
         needed: How many users it takes to find the difference that matters (`effect`); None if the experiment names none.
     """
 

@@ -12,8 +12,7 @@ from llmrank.evaluation.report.values import label
 from llmrank.experiment.findings import Guardrail, Unit
 from llmrank.experiment.measured import Measured, Rankings
 from llmrank.experiment.spec import OF_RANKINGS, Margin, Spec
-from llmrank.experiment.statistics.coverage import coverage_non_inferiority
-from llmrank.experiment.statistics.noninferiority import non_inferiority
+from llmrank.experiment.statistics.noninferiority import coverage_non_inferiority, non_inferiority
 
 NAMES = {"failures": "failures", "latency_p50": "latency (p50)", "latency_p95": "latency (p95)"}
 
@@ -39,13 +38,8 @@ def depth_of(spec: Spec) -> int:
 
 
 def _guardrail(spec: Spec, table: Measured, name: str, margin: Margin, variant: str, items: int) -> Guardrail:
-    options: dict[str, Any] = {
-        "margin": margin.value,
-        "relative": margin.relative,
-        "alpha": spec.alpha,
-        "resamples": spec.resamples,
-        "seed": spec.seed,
-    }
+    asked: dict[str, Any] = {"margin": margin.value, "relative": margin.relative, "alpha": spec.alpha}
+    options = asked | {"resamples": spec.resamples, "seed": spec.seed}
     own, control = table.variants[variant], table.variants[spec.base]
     if name not in OF_RANKINGS:
         measure = parse_measure(name)
@@ -53,14 +47,14 @@ def _guardrail(spec: Spec, table: Measured, name: str, margin: Margin, variant: 
         unit: Unit = "share" if measure.unit == "share" else "value"
         if measure.family == "coverage":
             tops = [[top[: measure.k] for top in each.tops] for each in (own, control)]
-            result = coverage_non_inferiority(tops[0], tops[1], table.users, items=items, **options)
+            result = coverage_non_inferiority(tops[0], tops[1], table.users, catalogue=items, **asked)
         else:
             values = (each.values[name] for each in (own, control))
             result = non_inferiority(*values, table.users, worse=worse, **options)
         return Guardrail(label(measure), variant, unit, margin.relative, worse, result)
     if name == "failures":
         columns = [each.failed.astype(np.float64) for each in (own, control)]
-        result = non_inferiority(*columns, table.users, worse="higher", statistic="proportion", **options)
+        result = non_inferiority(*columns, table.users, worse="higher", statistic="rate", **options)
         return Guardrail(NAMES[name], variant, "share", margin.relative, "higher", result)
     if name == "cost":
         priced = _priced((own, control))

@@ -382,6 +382,8 @@ def _margin(name: str, margin: Any) -> Margin:
         raise ConfigError("is no margin", field=f"guardrails.{name}", value=margin, fix=fix)
     if not 0 <= value < float("inf"):
         raise ConfigError("must be 0 or more", field=f"guardrails.{name}", value=margin, fix=fix)
+    if name == "failures" and relative:
+        raise ConfigError("of a rate that may be 0 has no parts", field=f"guardrails.{name}", value=margin, fix="write 0.02")
     if value == 0:
         raise ConfigError(
             "no finite sample shows that nothing at all is lost",
