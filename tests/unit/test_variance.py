@@ -13,7 +13,7 @@ from llmrank.experiment.statistics.variance import Variation, components
 
 
 def design(users: int, variants: int, orders: int, samples: int, sds: tuple[float, ...], seed: int = 1) -> dict[str, Any]:
-    """Measurements of a complete design, of parts with these deviations: user, prompt, both, order, order and prompt, sampling."""
+    """Measurements of a complete design, made of parts with these deviations: as `parts` gives them."""
     normal = np.random.default_rng(seed).normal
     shape = (users, variants, orders, samples)
     parts = (
