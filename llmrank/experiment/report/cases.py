@@ -25,8 +25,8 @@ class Entry:
         title: Visible and not too long.
         relevant: Whether the user chose it.
         moved: By how many places it stands higher than in the control's order (below 0: lower); None in the control's own
-            order, and for what the other order does not have.
-        shift: The same in words: ``up 3``, ``down 1``, ``same place``; empty in the control's own order.
+            order, and for what is not among its first places, which are all that is known.
+        shift: The same in words: ``up 3``, ``down 1``, ``same place``, ``from beyond 20``; empty in the control's own order.
     """
 
     place: int
@@ -67,7 +67,7 @@ def _view(findings: Findings, case: Disagreement) -> CaseView:
     places = {item.item_id: place for place, item in enumerate(case.control_order, start=1)}
     control = tuple(_entry(place, item) for place, item in enumerate(case.control_order, start=1))
     variant = tuple(
-        _entry(place, item, places.get(item.item_id), compared=True) for place, item in enumerate(case.variant_order, start=1)
+        _entry(place, item, places.get(item.item_id), len(places)) for place, item in enumerate(case.variant_order, start=1)
     )
     return CaseView(
         visible(case.variant),
@@ -83,11 +83,19 @@ def _view(findings: Findings, case: Disagreement) -> CaseView:
     )
 
 
-def _entry(place: int, item: Shown, before: int | None = None, *, compared: bool = False) -> Entry:
+def _entry(place: int, item: Shown, before: int | None = None, known: int = 0) -> Entry:
     moved = before - place if before is not None else None
     shift = ""
-    if compared:
-        shift = "new" if moved is None else f"up {moved}" if moved > 0 else f"down {-moved}" if moved else "same place"
+    if known:
+        shift = (
+            f"from beyond {known}"
+            if moved is None
+            else f"up {moved}"
+            if moved > 0
+            else f"down {-moved}"
+            if moved
+            else "same place"
+        )
     return Entry(place, shortened(visible(item.title), _TITLE), item.relevant, moved, shift)
 
 

@@ -23,7 +23,7 @@ from llmrank.experiment.report import tables, variance
 from llmrank.experiment.report.cases import case_views, in_view
 from llmrank.experiment.report.diff import Stretch, aligned, stretches
 from llmrank.experiment.report.drawing import Axis, Gauge, Mark, axis, gauge, mark
-from llmrank.experiment.report.words import OUTCOMES, READINGS, asked_by, came, confidence, facts, no_diff, points, value
+from llmrank.experiment.report.words import OUTCOMES, READINGS, asked_by, came, facts, interval_name, no_diff, points, value
 
 _PROMPT_CHARS = 1_200_000
 """The most characters of prompts on the page, of all variants together."""
@@ -86,7 +86,7 @@ def page(findings: Findings) -> str:
         measure=label(measure),
         direction=measure.direction,
         points=points(measure),
-        confidence=confidence(findings),
+        interval=interval_name(findings),
         wanted=None if wanted is None else _wanted(findings, wanted),
         primary=_drawn(tables.primary(findings), main, axis(main, () if wanted is None else (wanted, -wanted))),
         others=[_drawn(table, effects, axis(effects)) for table, effects in _others(findings)],

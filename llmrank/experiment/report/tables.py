@@ -10,7 +10,19 @@ from llmrank.evaluation.report.parts import Cell, Row, Table
 from llmrank.evaluation.report.values import heading, label, signed
 from llmrank.evaluation.report.visible import visible
 from llmrank.experiment.findings import Effect, Findings, Guardrail, VariantCost
-from llmrank.experiment.report.words import NBSP, amount, change, confidence, interval, margin, relative, value, verdict, wins
+from llmrank.experiment.report.words import (
+    NBSP,
+    amount,
+    change,
+    confidence,
+    interval,
+    interval_name,
+    margin,
+    relative,
+    value,
+    verdict,
+    wins,
+)
 
 _UNITS = {
     "share": f"Shares, in{NBSP}%",
@@ -35,7 +47,7 @@ def primary(findings: Findings) -> Table:
         caption=visible(findings.protocol),
         corner="Variant",
         columns=(
-            f"Difference [{confidence(findings)} interval]",
+            f"Difference [{interval_name(findings)}]",
             "Relative",
             f"Mean of {visible(findings.control)}",
             "Mean",
@@ -82,7 +94,7 @@ def others(findings: Findings) -> tuple[Table, ...]:
             corner="Measure",
             columns=(
                 *_variant_column(findings),
-                f"Difference [{confidence(findings)} interval]",
+                f"Difference [{interval_name(findings)}]",
                 f"Mean of {visible(findings.control)}",
                 "Mean",
                 "p",
@@ -139,9 +151,10 @@ def guardrails(findings: Findings) -> Table | None:
         ),
         rows=tuple(_guardrail_row(findings, each) for each in findings.guardrails),
         notes=(
-            f"At worst: how far the difference may reach in the direction that is worse (one-sided bound, "
+            "At worst: how far the difference may reach in the direction that is worse (one-sided bound, "
             f"{confidence(findings)}). A guardrail holds if that is within the margin, is broken if the "
-            "difference is beyond it even at best, and is unclear in between: then there are too few users to tell, and it is not shown to hold.",
+            "difference is beyond it even at best, and is unclear in between: then there are too few users to tell, and it is "
+            "not shown to hold.",
         ),
     )
 

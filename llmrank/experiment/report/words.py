@@ -58,6 +58,12 @@ def confidence(findings: Findings) -> str:
     return f"{100 * (1 - findings.alpha):g}{NBSP}%"
 
 
+def interval_name(findings: Findings) -> str:
+    """What the interval of a difference is; confidence sequences hold for all variants at once."""
+    kind = "interval" if findings.reading == "fixed sample" else "confidence sequence"
+    return f"{confidence(findings)} {kind}"
+
+
 def points(measure: Measure) -> str:
     """The unit of differences, with a space before it; empty for a number without one."""
     return {"share": f"{NBSP}points", "bits": f"{NBSP}bits", "users": f"{NBSP}users"}.get(measure.unit, "")
@@ -149,7 +155,7 @@ def facts(findings: Findings) -> tuple[Fact, ...]:
             Fact(
                 f"{label(measure)}, {visible(about)} against {visible(findings.control)}",
                 f"{signed(measure, effect.difference.mean)}{points(measure)}",
-                f"{confidence(findings)} interval {interval(measure, effect.difference) or MISSING}",
+                f"{interval_name(findings)} {interval(measure, effect.difference) or MISSING}",
             )
         )
     elif findings.variants:
