@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmrank import Event, Item, Ranker, RankRequest, cli
+from llmrank import Constraint, Event, Item, Ranker, RankRequest, cli
 from llmrank.backends.replay import RecordingBackend
 from llmrank.errors import ConfigError, DatasetError, QuotaError, RequestError, SetupError
 from llmrank.scale import shard
@@ -89,6 +89,7 @@ def test_another_split_is_not_mixed_in(tmp_path: Path) -> None:
         (RankRequest([Event("1", timestamp=3.0)], ["2"]), "history: a shard holds ids only"),
         (RankRequest(["1"], [Item("2", "Two")]), "candidates: a shard holds ids only"),
         (RankRequest(["1"], ["2"], query="half \ud800 a pair"), "cannot be written as Parquet"),
+        (RankRequest(["1"], ["2"], constraints=[Constraint("year", ">", 3)]), "which a shard cannot hold"),
         (RankRequest(["1"], ["2"], top_k="3"), "cannot be written as Parquet"),  # type: ignore[arg-type]
     ],
 )
