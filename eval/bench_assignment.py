@@ -1,66 +1,45 @@
-"""Measures what online experiments cost a request: assigning a user, logging an exposure, interleaving two lists.
+"""Measures what assigning a user to a variant costs: microseconds a call, beside one bare BLAKE2b hash.
 
-Each line is the fastest of several rounds, in microseconds a call, on one thread: others may be at work on the machine.
+Run it with ``python eval/bench_assignment.py [--calls N]``.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
-import time
+import hashlib
 from collections.abc import Callable
-from pathlib import Path
+from time import perf_counter
 
-from llmrank.experiment.online.assignment import Assigner
-from llmrank.experiment.online.events import EventLog
-from llmrank.experiment.online.interleaving import team_draft
-from llmrank.experiment.online.options import LayerOptions, OnlineOptions
+from llmrank.experiment.online.assignment import LayerOptions, OnlineOptions, assign
 
-ROUNDS = 7
+ROUNDS = 5
+
+
+def microseconds(call: Callable[[str], object], units: list[str]) -> float:
+    """Microseconds a call: the fastest of some rounds over all units, as other programs can only slow it down."""
+    fastest = float("inf")
+    for _ in range(ROUNDS):
+        started = perf_counter()
+        for unit in units:
+            call(unit)
+        fastest = min(fastest, perf_counter() - started)
+    return 1e6 * fastest / len(units)
 
 
 def main() -> None:
-    """Prints a line a measure."""
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--calls", type=int, default=20_000, help="a round")
-    calls = arguments.parse_args().calls
-    users = [f"user-{number:09}" for number in range(calls)]
-    every = OnlineOptions(traffic=0.5, holdout=0.05, layer=LayerOptions("ranking", 0.0, 0.9))
-    for words, options in (("weights alone", OnlineOptions()), ("holdout, layer, traffic and weights", every)):
-        assign = Assigner("bench", ("plain", "recency"), "plain", options).assign
-        told(f"assign: {words}", measured(assign, users))
-    lists = [f"item {number}" for number in range(20)], [f"item {number}" for number in range(19, -1, -1)]
-    told("interleave two lists of 20 items", measured(lambda user: team_draft(*lists, seed=("bench", user, "1")), users[:2000]))
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ("events.jsonl", "events.sqlite"):
-            with EventLog.open(Path(folder) / name) as log:
-                logged(name, log, users)
-
-
-def logged(name: str, log: EventLog, users: list[str]) -> None:
-    """Prints what a log costs."""
-    assign = Assigner("bench", ("plain", "recency"), "plain").assign
-    dealt = {user: assign(user) for user in users[: ROUNDS * 1000]}
-    fresh = iter(dealt.values())
-    told(f"{name}: expose a user", measured(lambda _: log.expose(next(fresh)), users[:1000]))
-    told(f"{name}: expose them again", measured(lambda user: log.expose(dealt[user]), users[:1000]))
-    told(f"{name}: an outcome", measured(lambda user: log.outcome(user, "click"), users[:1000]))
-
-
-def measured(call: Callable[[str], object], users: list[str]) -> float:
-    """Microseconds a call in the fastest round."""
-    rounds = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        for user in users:
-            call(user)
-        rounds.append((time.perf_counter() - start) / len(users))
-    return 1e6 * min(rounds)
-
-
-def told(words: str, microseconds: float) -> None:
-    """Prints one line."""
-    print(f"{words:<50} {microseconds:8.2f} us a call")
+    """Prints one line a set of options."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calls", type=int, default=100_000, help="How many ids are assigned in each round.")
+    units = [f"user-{number}" for number in range(parser.parse_args().calls)]
+    two = OnlineOptions({"plain": 1, "recency": 1}, "plain", "recency")
+    eight = OnlineOptions({f"variant-{number}": 1 for number in range(8)}, "variant-0", "many")
+    layer = LayerOptions("ranking", 0.0, 0.9)
+    everything = OnlineOptions({"plain": 1, "recency": 1}, "plain", "recency", traffic=0.9, layer=layer, holdout=0.1)
+    print(f"{len(units):,} ids, fastest of {ROUNDS} rounds, microseconds a call")
+    print(f"{microseconds(lambda unit: hashlib.blake2b(unit.encode()).digest(), units):7.2f}  one bare BLAKE2b hash")
+    print(f"{microseconds(lambda unit: assign(two, unit), units):7.2f}  two variants")
+    print(f"{microseconds(lambda unit: assign(eight, unit), units):7.2f}  eight variants")
+    print(f"{microseconds(lambda unit: assign(everything, unit), units):7.2f}  two variants, traffic, layer and holdout")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import typer
 
 from llmrank import __version__
+from llmrank.cli.ab import ab_app
 from llmrank.cli.data import data_app
 from llmrank.cli.demo import demo
 from llmrank.cli.embed import embed
@@ -38,6 +39,7 @@ app.command()(rank)
 app.command()(train)
 app.command()(embed)
 app.add_typer(eval_app, name="eval")
+app.add_typer(ab_app, name="ab")
 app.add_typer(fusion_app, name="fusion")
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(data_app, name="data")

@@ -149,16 +149,20 @@ class Suite:
         return asdict(replace(self, rankers={name: dict(config) for name, config in self.rankers.items()}))
 
 
-def load_suite(suite: str | Path | Mapping[str, Any]) -> Suite:
+def load_suite(suite: str | Path | Mapping[str, Any], *, folder: Path | None = None) -> Suite:
     """Reads a suite file, or a dict of the same form.
 
     Paths in a file are relative to it; ``${NAME}`` in `items`, `cases` and `interactions` stands for an environment variable. A
     ranker may be the path of a Ranker's own YAML file.
 
+    Args:
+        suite: The file, or the dict.
+        folder: What the paths in a dict are relative to; None for the working directory.
+
     Raises:
         ConfigError: the file is missing or no YAML, a key is unknown (the nearest is named) or a value is wrong.
     """
-    folder = Path()
+    folder = folder or Path()
     if isinstance(suite, str | Path):
         folder = Path(suite).parent
         suite = load_yaml(suite, "suite")

@@ -5,7 +5,7 @@
     {"format": 1,
      "fusion": {"kind": "weights", "method": "zscore", "bands": [{"up_to": 2, "weights": {"llm": 1.0}}, ...]}
                or {"kind": "linear", "coefficients": {"llm": {"raw": [base, slope], "z": ..., "reciprocal_rank": ...}, ...}}
-               or {"kind": "trees", "parts": ["llm", ...], "model": "LightGBM's text"},
+               or {"kind": "trees", "parts": ["llm", ...], "model": "LightGBM's text", "digest": of the text},
      "fitted": {...}}
 
 What was fitted is read as data alone: nothing in the file is ever run.
@@ -98,7 +98,7 @@ def _linear(section: Mapping[str, Any]) -> Combination:
 
 
 def _trees(section: Mapping[str, Any]) -> Combination:
-    return TreeModel(tuple(map(str, section["parts"])), str(section["model"]))
+    return TreeModel.from_record(section)
 
 
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], Combination]] = {"weights": _weights, "linear": _linear, "trees": _trees}

@@ -1,287 +1,266 @@
-"""Assignment: sticky, uniform, independent between experiments, and safe to ramp up."""
+"""Sticky assignment: uniform, independent, monotone in traffic, disjoint in layers, and the same for ever."""
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import chi2, chi2_contingency
 
-from llmrank.errors import ConfigError, InputError
-from llmrank.experiment.online.assignment import Assigner, ends, shares
-from llmrank.experiment.online.hashing import places
-from llmrank.experiment.online.options import LayerOptions, OnlineOptions, online_of
-from llmrank.experiment.online.reading_options import MetricOptions, ReadingOptions
+from llmrank.errors import ConfigError, RequestError
+from llmrank.experiment.online.assignment import Assignment, LayerOptions, OnlineOptions, assign, online_of, place
 
-USERS = [f"user {number}" for number in range(40_000)]
-VARIANTS = ("plain", "recency")
-UNITS = st.text(min_size=1, max_size=12)
-WEIGHTS = st.dictionaries(st.sampled_from("abcdef"), st.floats(0, 1e300), min_size=2).filter(lambda each: any(each.values()))
-RARE = 1e-4
-"""Below this p value a test of fixed draws fails: they are drawn once, so what passes now always passes."""
+TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
+UNITS = TEXTS
+SALTS = TEXTS
+ANY = st.text(st.characters(codec="utf-8"), max_size=6)
+MANY = [f"user-{number}" for number in range(20_000)]
 
 
-def assigner(name: str = "recency", variants: tuple[str, ...] = VARIANTS, **options: Any) -> Assigner:
-    """An experiment whose control is the first variant."""
-    return Assigner(name, variants, variants[0], OnlineOptions(**options))
+def options(**others: Any) -> OnlineOptions:
+    """Two variants of one weight, `plain` the control."""
+    return OnlineOptions(**{"weights": {"plain": 1, "recency": 1}, "control": "plain", "salt": "recency", **others})
 
 
-def reasons(each: Assigner) -> Counter[str]:
-    return Counter(each.assign(user).reason for user in USERS)
+def variants(found: OnlineOptions, units: Iterable[str]) -> list[str]:
+    return [assign(found, unit).variant for unit in units]
 
 
-def test_assignments_are_the_same_in_every_version() -> None:
-    """What a release assigns, the next one assigns: users must not move because a library was upgraded."""
-    found = [assigner(traffic=0.5, holdout=0.1).assign(user) for user in ("1", "2", "3", "4", "5", "6", "ü", "\ud800")]
-    assert [(each.variant, each.reason) for each in found] == GOLDEN
-    assert [round(places("variant", "recency")(user), 6) for user in ("1", "2", "")] == GOLDEN_PLACES
+def chi_square(counts: Mapping[str, int], shares: Mapping[str, float]) -> float:
+    total = sum(counts.values())
+    return sum((counts.get(name, 0) - total * share) ** 2 / (total * share) for name, share in shares.items() if share)
 
 
-@given(UNITS, WEIGHTS, st.floats(0, 1), st.floats(0, 1), st.booleans())
-def test_a_user_gets_the_same_every_time(
-    unit: str, weights: Mapping[str, float], traffic: float, holdout: float, turned: bool
-) -> None:
-    """Also from another object, and with the variants in another order."""
-    names = sorted(weights, reverse=turned)
-    options = {"traffic": traffic, "holdout": holdout}
-    first = Assigner("x", names, "a" if "a" in weights else names[0], OnlineOptions(weights=dict(weights), **options))
-    other = Assigner(
-        "x", sorted(names), first.control, OnlineOptions(weights={each: weights[each] for each in names}, **options)
-    )
-    assert first.assign(unit) == other.assign(unit) == first.assign(unit)
-    found = first.assign(unit)
-    assert found.exposed == (found.reason == "assigned")
-    assert weights[found.variant] > 0 if found.exposed else found.variant == first.control
+@given(UNITS, SALTS)
+def test_assignment_is_sticky(unit: str, salt: str) -> None:
+    """The same options and unit give the same assignment, whoever made them; a unit that takes part is `assigned`."""
+    first = assign(options(salt=salt), unit)
+    assert first == assign(options(salt=salt), unit)
+    assert (first.unit, first.exposed, first.reason) == (unit, True, "assigned")
 
 
-def test_shares_are_those_of_the_weights() -> None:
-    """Chi-square of 40,000 users against weights of 1 to 2 to 5; a variant of weight 0 gets nobody."""
-    each = assigner(variants=("a", "b", "c", "none"), weights={"c": 5, "none": 0, "a": 1, "b": 2})
-    assert each.shares == {"a": 0.125, "b": 0.25, "c": 0.625, "none": 0.0}
-    counts = Counter(each.assign(user).variant for user in USERS)
-    assert set(counts) == {"a", "b", "c"}
-    square = sum(
-        (counts[name] - len(USERS) * share) ** 2 / (len(USERS) * share) for name, share in each.shares.items() if share
-    )
-    assert chi2.sf(square, 2) > RARE
+def test_assignment_is_the_same_for_ever() -> None:
+    """The hash is pinned: a version that hashed otherwise would move the users of running experiments."""
+    text = (7).to_bytes(8, "big") + b"recency" + "Zoë".encode()
+    digest = hashlib.blake2b(text, digest_size=8, person=b"llmrank variant").digest()
+    assert place("variant", "recency", "Zoë") == int.from_bytes(digest, "big") // 2**11 / 2**53
+    assert "".join(name[0] for name in variants(options(), MANY[:16])) == "pprpprprrpprrppp"
+
+
+@given(ANY, ANY, ANY, ANY)
+def test_salt_and_unit_are_kept_apart(salt: str, unit: str, other_salt: str, other_unit: str) -> None:
+    """Only the same salt with the same unit has the same place, however the two run together when read as one text."""
+    same = (salt, unit) == (other_salt, other_unit)
+    assert (place("variant", salt, unit) == place("variant", other_salt, other_unit)) is same
+    joined = salt + unit
+    places = {place("variant", joined[:cut], joined[cut:]) for cut in range(len(joined) + 1)}
+    assert len(places) == len(joined) + 1
+
+
+@given(UNITS, SALTS)
+def test_places_are_in_the_unit_interval(unit: str, salt: str) -> None:
+    """From 0 to below 1, and each purpose has a place of its own."""
+    places = [place(purpose, salt, unit) for purpose in ("holdout", "layer", "traffic", "variant")]
+    assert all(0 <= each < 1 for each in places)
+    assert len(set(places)) == 4
 
 
 def test_places_are_uniform() -> None:
-    """40,000 places fall into 100 equal bins as evenly as chance would have it, not more and not less."""
-    counts = Counter(int(100 * places("variant", "salt")(user)) for user in USERS)
-    square = sum((counts[number] - 400) ** 2 / 400 for number in range(100))
-    assert RARE < chi2.sf(square, 99) < 1 - RARE
+    """Over 20,000 ids that differ only in a number, each of 100 equal parts has its share: chi-square with 99 degrees."""
+    counts = Counter(str(int(100 * place("variant", "recency", unit))) for unit in MANY)
+    assert chi_square(counts, {str(part): 0.01 for part in range(100)}) < 148.2  # exceeded by 1 in 1,000 salts
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    "weights", [{"a": 1, "b": 1}, {"a": 9, "b": 1}, {"a": 0.2, "b": 0.3, "c": 0.5}, {"a": 1, "b": 0, "c": 2}, {"a": 7, "b": 0}]
+)
+def test_variants_get_their_weights(weights: dict[str, float]) -> None:
+    """Each variant's part of 20,000 units is its weight's part of the sum; a weight of 0 gets nobody."""
+    found = OnlineOptions(weights, control="a", salt="s")
+    counts = Counter(variants(found, MANY))
+    assert sum(found.shares.values()) == pytest.approx(1)
+    assert chi_square(counts, found.shares) < 13.8  # two degrees of freedom at most: 1 in 1,000
+    assert all(counts[name] == 0 for name, weight in weights.items() if not weight)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
     [
-        (assigner("first"), assigner("second")),
-        (assigner(traffic=0.5), assigner("second", traffic=0.5)),
-        (assigner(holdout=0.3), assigner(salt="another")),
-        (assigner(layer=LayerOptions("a", 0, 0.5)), assigner("second", layer=LayerOptions("b", 0, 0.5))),
-        (assigner("another", layer=LayerOptions("recency", 0, 0.5)), assigner(traffic=0.5)),
+        (("variant", "one"), ("variant", "two")),
+        (("variant", "one"), ("traffic", "one")),
+        (("variant", "one"), ("layer", "one")),
+        (("holdout", ""), ("variant", "one")),
+        (("holdout", ""), ("traffic", "one")),
+        (("layer", "one"), ("layer", "two")),
+        (("variant", "experiment-1"), ("variant", "experiment-2")),
     ],
 )
-def test_experiments_are_independent(one: Assigner, other: Assigner) -> None:
-    """What a user gets in one says nothing about another: the table of both passes the chi-square test of independence."""
-    both = Counter(((a.variant, a.reason), (b.variant, b.reason)) for a, b in ((one.assign(u), other.assign(u)) for u in USERS))
-    rows, columns = ({pair[side] for pair in both} for side in (0, 1))
-    table = [[both[row, column] for column in columns] for row in rows]
-    assert min(map(min, table)) > 1000
-    assert chi2_contingency(table, correction=False).pvalue > RARE
+def test_hashes_are_independent(first: Any, second: Any) -> None:
+    """Where a unit falls for one purpose and salt tells nothing about any other: chi-square of a 4 x 4 table."""
+    counts = Counter(f"{int(4 * place(*first, unit))}{int(4 * place(*second, unit))}" for unit in MANY)
+    assert chi_square(counts, {f"{i}{j}": 1 / 16 for i in range(4) for j in range(4)}) < 37.7  # 15 degrees: 1 in 1,000
 
 
-def test_the_traffic_is_like_those_outside() -> None:
-    """Traffic, layer, holdout and variant use hashes of their own: none of them changes the variants' shares."""
-    each = assigner(traffic=0.3, holdout=0.2, layer=LayerOptions("recency", 0.2, 0.9))
-    counts = Counter(found.variant for user in USERS if (found := each.assign(user)).exposed)
-    assert counts.total() == pytest.approx(40_000 * 0.8 * 0.7 * 0.3, rel=0.05)
-    assert abs(counts["plain"] - counts["recency"]) < 4 * counts.total() ** 0.5
-    found = reasons(each)
-    assert found["holdout"] == pytest.approx(8000, rel=0.05)
-    assert found["other layer"] == pytest.approx(40_000 * 0.8 * 0.3, rel=0.05)
+def test_two_experiments_split_users_independently() -> None:
+    """Of the users of one experiment's variant, another one's variants get their equal shares."""
+    one, two = variants(options(salt="one"), MANY), variants(options(salt="two"), MANY)
+    counts = Counter(map(" ".join, zip(one, two, strict=True)))
+    assert chi_square(counts, {f"{a} {b}": 0.25 for a in ("plain", "recency") for b in ("plain", "recency")}) < 16.3
 
 
-def test_the_holdout_is_the_same_in_every_experiment() -> None:
-    """Whatever an experiment's name, salt and layer; a larger holdout holds the smaller one."""
-    held = [
-        {user for user in USERS[:5000] if each.assign(user).reason == "holdout"}
-        for each in (
-            assigner(holdout=0.1),
-            assigner("other", holdout=0.1, salt="s", layer=LayerOptions("l", 0, 0.1), traffic=0.1),
-            assigner(holdout=0.2),
-        )
+@given(UNITS, st.floats(0, 1), st.floats(0, 1))
+def test_more_traffic_moves_nobody_who_is_in(unit: str, low: float, high: float) -> None:
+    """Who takes part at some traffic takes part, with the same variant, at any larger one."""
+    low, high = sorted((low, high))
+    before, after = assign(options(traffic=low), unit), assign(options(traffic=high), unit)
+    assert before == after if before.exposed else before == Assignment(unit, "plain", False, "outside traffic")
+
+
+def test_traffic_is_a_share_of_the_units() -> None:
+    """A fifth of the traffic is a fifth of the units, split as the weights say; none at all and all are exact."""
+    found = Counter(str(each.variant if each.exposed else None) for each in (assign(options(traffic=0.2), u) for u in MANY))
+    assert chi_square(found, {"None": 0.8, "plain": 0.1, "recency": 0.1}) < 13.8
+    assert not any(assign(options(traffic=0), unit).exposed for unit in MANY[:1000])
+    assert all(assign(options(traffic=1), unit).exposed for unit in MANY[:1000])
+
+
+@given(UNITS, st.floats(0, 1), st.sampled_from(["one", "two"]))
+def test_parts_of_a_layer_are_disjoint_and_leave_nobody_out(unit: str, border: float, salt: str) -> None:
+    """Two experiments with the parts before and behind a border of one layer: each unit is in exactly one of them."""
+    parts = [part for part in ((0.0, border), (border, 1.0)) if part[0] < part[1]]
+    found = [assign(options(salt=salt, layer=LayerOptions("ranking", *part)), unit) for part in parts]
+    assert [each.reason for each in found if not each.exposed] == ["other layer"] * (len(parts) - 1)
+    assert {each.variant for each in found if not each.exposed} <= {"plain"}
+
+
+@given(UNITS, st.floats(0, 1))
+def test_the_holdout_is_the_same_for_every_experiment(unit: str, holdout: float) -> None:
+    """Whatever the salt, the layer and the traffic: a unit that one experiment holds out is held out by all."""
+    others = [
+        options(holdout=holdout),
+        options(holdout=holdout, salt="other", weights={"plain": 1, "recency": 9}),
+        options(holdout=holdout, layer=LayerOptions("ranking")),
     ]
-    assert held[0] == held[1]
-    assert held[0] < held[2]
+    found = [assign(each, unit) for each in others]
+    assert len({each.reason == "holdout" for each in found}) == 1
+    assert all(each.variant == "plain" and not each.exposed for each in found if each.reason == "holdout")
 
 
-@given(UNITS, st.lists(st.floats(0, 1), min_size=3, max_size=3))
-def test_raising_the_traffic_moves_nobody(unit: str, traffics: list[float]) -> None:
-    """Who takes part at a lower traffic takes part at a higher one, with the same variant."""
-    found = [assigner(traffic=traffic).assign(unit) for traffic in sorted(traffics)]
-    for before, after in pairwise(found):
-        if before.exposed:
-            assert after == before
+def test_the_holdout_is_a_share_of_the_units() -> None:
+    """A tenth is a tenth, and none by default."""
+    counts = Counter(assign(options(holdout=0.1), unit).reason for unit in MANY)
+    assert chi_square(counts, {"holdout": 0.1, "assigned": 0.9}) < 10.8
 
 
-@given(UNITS, WEIGHTS, st.floats(0.01, 100))
-def test_a_weight_that_rises_takes_users_and_gives_none(unit: str, weights: dict[str, float], factor: float) -> None:
-    """If the first variant's weight rises, nobody leaves it: users move between variants in the order of names only."""
-    names = tuple(sorted(weights))
-    weights[names[0]] = max(weights[names[0]], 1e-9)
-    raised = {**weights, names[0]: weights[names[0]] * (1 + factor)}
-    before = assigner(variants=names, weights=weights).assign(unit).variant
-    after = assigner(variants=names, weights=raised).assign(unit).variant
-    assert after <= before or shares(weights)[after] < 1e-12
+def test_changed_weights_move_those_between_the_borders() -> None:
+    """From 1 : 1 to 3 : 1 nobody leaves the first variant, and a quarter of all move to it from the second."""
+    before = variants(options(), MANY)
+    after = variants(options(weights={"plain": 3, "recency": 1}), MANY)
+    moved = Counter(pair for pair in zip(before, after, strict=True) if pair[0] != pair[1])
+    assert set(moved) == {("recency", "plain")}
+    assert abs(moved["recency", "plain"] / len(MANY) - 0.25) < 4 * (0.25 * 0.75 / len(MANY)) ** 0.5
 
 
-@given(UNITS, st.lists(st.floats(0, 1), min_size=2, max_size=6, unique=True))
-def test_disjoint_parts_of_a_layer_share_no_user(unit: str, cuts: list[float]) -> None:
-    """However a layer is cut, a user takes part in at most one of its experiments, and in one if the parts fill it."""
-    bounds = sorted({0.0, 1.0, *cuts})
-    parts = [assigner(f"e{low}", layer=LayerOptions("ranking", low, high)) for low, high in pairwise(bounds)]
-    assert sum(part.assign(unit).exposed for part in parts) == 1
+@given(UNITS, st.floats(0.001, 1000))
+def test_only_the_ratio_of_weights_matters(unit: str, scale: float) -> None:
+    """1 : 1 is 50 : 50."""
+    scaled = options(weights={"plain": scale, "recency": scale})
+    assert assign(scaled, unit) == assign(options(), unit)
 
 
-@given(WEIGHTS)
-def test_the_last_part_ends_at_one(weights: dict[str, float]) -> None:
-    """Shares add up to 1 and ends never fall, whatever the scale of the weights."""
-    found = shares(weights)
-    assert sum(found.values()) == pytest.approx(1)
-    bounds = ends([share for share in found.values() if share])
-    assert bounds == sorted(bounds)
-    assert bounds[-1] == 1.0
+@given(UNITS)
+def test_the_kill_switch_gives_everybody_the_control(unit: str) -> None:
+    """Nobody is exposed, whatever else is set, forced units included."""
+    killed = options(enabled=False, force={unit: "recency"}, holdout=0.5, weights={"plain": 0, "recency": 1})
+    assert assign(killed, unit) == Assignment(unit, "plain", False, "disabled")
 
 
-def test_the_kill_switch_is_before_all_else() -> None:
-    """Everybody gets the control and nobody is exposed, not even testers."""
-    each = assigner(enabled=False, force={"user 1": "recency"})
-    assert reasons(each) == {"disabled": len(USERS)}
-    found = each.assign("user 1")
-    assert (found.variant, found.exposed) == ("plain", False)
+@given(UNITS)
+def test_a_forced_unit_has_its_variant_but_is_not_counted(unit: str) -> None:
+    """`force` comes before holdout, layer and traffic, so that a tester sees the variant; others are not touched."""
+    forced = options(force={unit: "recency"}, holdout=1.0, traffic=0.0)
+    assert assign(forced, unit) == Assignment(unit, "recency", False, "forced")
+    assert assign(forced, unit + "x").reason == "holdout"
 
 
-def test_testers_get_what_is_forced_and_are_not_exposed() -> None:
-    """Also where they are in the holdout and outside of the traffic; others are not touched."""
-    each = assigner(traffic=0.0, holdout=1.0, force={"me": "recency"})
-    assert each.assign("me") == replace(each.assign("you"), unit="me", variant="recency", reason="forced")
-    assert each.assign("you").reason == "holdout"
+@pytest.mark.parametrize("unit", ["", None, 7, "user \ud800"])
+def test_a_unit_without_an_id_is_refused(unit: Any) -> None:
+    """An empty id, or one that is no text, would put all such users into one variant; half a character cannot be logged."""
+    with pytest.raises(RequestError, match="unit: must be a text that is not empty"):
+        assign(options(), unit)
+    assert assign(options(), "Zoë \N{SNOWMAN}").exposed
 
 
-@pytest.mark.parametrize("unit", ["", None, 17, b"17"])
-def test_an_id_is_a_text(unit: Any) -> None:
-    """17 and "17" would be two users: only a text is taken."""
-    with pytest.raises(InputError, match=r"unit: must be a text.*; give the user's id as a text"):
-        assigner().assign(unit)
+def test_the_section_is_read() -> None:
+    """All keys of the section `online` of an experiment file, with `from` of a layer."""
+    section = {
+        "weights": {"recency": 3, "plain": 1},
+        "traffic": 0.5,
+        "layer": {"name": "ranking", "from": 0, "to": 0.5},
+        "holdout": 0.1,
+        "enabled": False,
+        "salt": "s",
+        "force": {"7": "recency"},
+    }
+    found = online_of(section, ["plain", "recency"], "plain", "name")
+    layer = LayerOptions("ranking", 0.0, 0.5)
+    expected = OnlineOptions({"plain": 1, "recency": 3}, "plain", "s", 0.5, layer, 0.1, False, {"7": "recency"})
+    assert found == expected
+    assert list(found.weights) == ["plain", "recency"]
 
 
-def test_a_section_becomes_options() -> None:
-    """All keys of a file, with `from` and `to` under names that Python allows; null is what is left out."""
-    found = online_of(
-        {
-            "weights": {"plain": 1, "recency": 3},
-            "traffic": 0.5,
-            "layer": {"name": "ranking", "from": 0, "to": 0.5},
-            "holdout": 0.05,
-            "enabled": True,
-            "salt": None,
-            "force": {17: "recency"},
-            "reading": {
-                "planned": 1000,
-                "metrics": {"click": None, "spent": {"kind": "mean", "numerator": "purchase", "window_days": 7}},
-            },
-        },
-        VARIANTS,
-        "plain",
-        "recency",
-    )
-    metrics = MetricOptions("click"), MetricOptions("spent", "mean", "purchase", window_days=7)
-    assert found == OnlineOptions(
-        weights={"plain": 1, "recency": 3},
-        traffic=0.5,
-        layer=LayerOptions("ranking", 0, 0.5),
-        holdout=0.05,
-        force={"17": "recency"},
-        reading=ReadingOptions(metrics, "click", 1000),
-    )
-    assert online_of(None, VARIANTS, "plain", "recency") == OnlineOptions()
-    assert online_of(found, VARIANTS, "plain", "recency") is found
+@pytest.mark.parametrize("section", [None, {}, {"weights": None, "layer": None, "salt": None}])
+def test_an_empty_section_splits_all_units_equally(section: dict[str, Any] | None) -> None:
+    """By default each variant has the same weight, everybody takes part, and the experiment's name is the salt."""
+    found = online_of(section, ["plain", "recency"], "plain", "recency")
+    assert found == options()
 
 
 @pytest.mark.parametrize(
-    ("section", "words"),
+    ("section", "message"),
     [
         ({"trafic": 1}, "online.trafic: unknown key; did you mean 'traffic'"),
-        ({"traffic": 1.5}, "online.traffic: must be from 0 to 1 .got 1.5."),
-        ({"traffic": True}, "online.traffic: .*number"),
+        ({"control": "plain"}, "online.control: unknown key"),
+        ({"traffic": 1.5}, r"online.traffic: must be from 0 to 1 \(got 1.5\)"),
+        ({"traffic": "half"}, "online.traffic"),
+        ({"traffic": float("nan")}, "online.traffic"),
         ({"holdout": -0.1}, "online.holdout: must be from 0 to 1"),
-        ({"enabled": "no"}, "online.enabled: .*bool"),
-        ({"salt": ""}, "online.salt: is empty"),
-        ({"salt": 5}, "online.salt: .*quotes"),
-        ({"weights": [1, 1]}, "online.weights: must be a mapping"),
-        ({"weights": {"plain": 1, "recncy": 1}}, "online.weights.recncy: no such variant; did you mean 'recency'"),
-        ({"weights": {"plain": 1}}, "online.weights.recency: is missing"),
-        ({"weights": {"plain": 1, "recency": -1}}, "online.weights.recency: must be 0 or more"),
-        ({"weights": {"plain": 1, "recency": float("nan")}}, "online.weights.recency: must be 0 or more"),
+        ({"enabled": "no"}, "online.enabled"),
+        ({"salt": ""}, "online.salt: must be a text that is not empty"),
+        ({"salt": 7}, "online.salt"),
+        ({"weights": {"plain": 1}}, "online.weights.recency: is missing; name every variant; 0 leaves one out"),
+        ({"weights": {"plain": 1, "recensy": 1}}, "online.weights.recensy: unknown key; did you mean 'recency'"),
+        ({"weights": {"plain": 1, "recency": -1}}, "online.weights.recency: is no weight"),
+        ({"weights": {"plain": 1, "recency": float("inf")}}, "online.weights.recency: is no weight"),
         ({"weights": {"plain": 1, "recency": True}}, "online.weights.recency: must be a number"),
-        ({"weights": {"plain": 0, "recency": 0}}, "online.weights: are all 0"),
-        ({"layer": {"from": 0.1}}, "online.layer.name: is missing"),
+        ({"weights": {"plain": 0, "recency": 0}}, "online.weights: have no finite sum above 0"),
+        ({"weights": [1, 1]}, "online.weights: must be a mapping"),
+        ({"layer": "ranking"}, "online.layer: must be a mapping"),
+        ({"layer": {"from": 0}}, "online.layer.name: is missing"),
         ({"layer": {"name": ""}}, "online.layer.name: must be a text"),
-        ({"layer": {"name": "l", "frm": 0}}, "online.layer.frm: unknown key; did you mean 'from'"),
-        ({"layer": {"name": "l", "from": "0"}}, "online.layer.from: must be a number"),
-        ({"layer": {"name": "l", "to": 1.1}}, "online.layer.to: must be from 0 to 1"),
-        ({"layer": {"name": "l", "from": 0.5, "to": 0.5}}, "online.layer.to: leaves no user"),
-        ({"force": {"me": "recent"}}, "online.force.me: no such variant .got 'recent'.; did you mean 'recency'"),
-        ({"reading": {"metrics": ["click"]}}, "online.reading.metrics: must be a mapping by name"),
-        ({"reading": {"metrics": {"c": {"kind": "sum"}}}}, "online.reading.metrics.c.kind: "),
-        ({"reading": {"metrics": {"c": {"name": "c"}}}}, "online.reading.metrics.c.name: is given twice"),
-        ({"reading": {"metrics": {"c": {"kind": "ratio"}}}}, "online.reading.metrics.c.denominator: is missing"),
-        ({"reading": {"metrics": {"c": {"denominator": "d"}}}}, "online.reading.metrics.c.denominator: is not used"),
-        ({"reading": {"metrics": {"c": {"window_days": 0}}}}, "online.reading.metrics.c.window_days: must be above 0"),
-        ({"reading": {"primary": "c"}}, "online.reading.primary: is not among the metrics"),
-        ({"reading": {"metrics": {"click": {}}, "primary": "clik"}}, "did you mean 'click'"),
-        ({"reading": {"planned": 1}}, "online.reading.planned: must be at least 2"),
-        ({"reading": {"decide": "fixed sample"}}, "online.reading.planned: is missing"),
-        ({"reading": {"decide": "peek"}}, "online.reading.decide: "),
-        ({"reading": {"alpha": 0}}, "online.reading.alpha: must be above 0"),
-        (7, "online: must be a mapping"),
+        ({"layer": {"name": "r", "start": 0}}, "online.layer.start: unknown key; known: from"),
+        ({"layer": {"name": "r", "from": "0"}}, "online.layer.from: must be a number"),
+        ({"layer": {"name": "r", "from": -1}}, "online.layer.from: must be from 0 to 1"),
+        ({"layer": {"name": "r", "from": 0.5, "to": 0.5}}, "online.layer.to: is not above `from`.*above 0.5"),
+        ({"force": {"7": "plane"}}, "online.force.7: is none of the variants.*did you mean 'plain'"),
+        ({"force": {7: "plain"}}, r"online.force: is no text \(got 7\); put the unit's id in quotes"),
+        ([1], "online: must be a mapping"),
     ],
 )
-def test_a_mistake_in_the_section_is_named(section: Any, words: str) -> None:
-    """One error with the key, its value and what to do."""
-    with pytest.raises(ConfigError, match=words) as caught:
-        online_of(section, VARIANTS, "plain", "recency")
-    assert "\n" not in str(caught.value)
+def test_a_wrong_section_is_refused(section: Any, message: str) -> None:
+    """One error that names the key, the value and what to do."""
+    with pytest.raises(ConfigError, match=message):
+        online_of(section, ["plain", "recency"], "plain", "name")
 
 
-def test_a_mistake_in_the_names_is_named() -> None:
-    """A control that is none, a lone variant, an experiment without a name."""
-    with pytest.raises(ConfigError, match=r"control: no such variant .*did you mean 'plain'"):
-        online_of(None, VARIANTS, "plan", "recency")
-    with pytest.raises(ConfigError, match="variants: must be two or more"):
-        online_of(None, ["plain"], "plain", "recency")
-    with pytest.raises(ConfigError, match="name: must be a text"):
-        online_of(None, VARIANTS, "plain", "")
-    with pytest.raises(ConfigError, match=r"online\.reading\.metrics: stands twice"):
-        ReadingOptions((MetricOptions("c"), MetricOptions("c")))
-
-
-GOLDEN = [
-    ("plain", "holdout"),
-    ("plain", "outside traffic"),
-    ("plain", "outside traffic"),
-    ("plain", "assigned"),
-    ("plain", "outside traffic"),
-    ("plain", "holdout"),
-    ("recency", "assigned"),
-    ("plain", "assigned"),
-]
-GOLDEN_PLACES = [0.956018, 0.99248, 0.69145]
+def test_a_control_that_is_no_variant_is_refused() -> None:
+    """Also where options are made in Python, and when they are replaced."""
+    with pytest.raises(ConfigError, match=r"control: is none of the variants.*did you mean 'plain'"):
+        options(control="plan")
+    with pytest.raises(ConfigError, match=r"online\.traffic"):
+        replace(options(), traffic=2)

@@ -1,411 +1,339 @@
-"""The log of events: append-only, each id once, whatever crashes and however many write."""
+"""The event log: every event once, whoever wrote it and whatever killed them; nothing in it is ever changed."""
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Callable
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+import time
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmrank.errors import ClosedError, ConfigError, DatasetError, InputError, SetupError
-from llmrank.experiment.online import events
-from llmrank.experiment.online.assignment import Assignment
-from llmrank.experiment.online.events import Event, EventLog, Faults
-from llmrank.experiment.online.interleaving import Interleaved
+from llmrank.errors import ClosedError, ConfigError, DatasetError, InputError
+from llmrank.experiment.online import jsonl_log
+from llmrank.experiment.online.events import Event, EventLog, Scan, exposure, outcome
+from tests.unit.test_event import events
 
-NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-ENDINGS = ("events.jsonl", "events.sqlite")
-PLAIN = Assignment("u1", "plain", True, "assigned", "recency")
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=5)
-EVENTS = st.builds(
-    Event,
-    id=TEXTS,
-    time=st.datetimes(timezones=st.just(UTC)),
-    kind=st.sampled_from(["outcome", "click"]),
-    unit=TEXTS,
-    name=TEXTS,
-    value=st.none() | st.floats(-1e9, 1e9),
-    data=st.dictionaries(TEXTS, TEXTS, max_size=2),
-)
+BOTH = pytest.mark.parametrize("name", ["log.jsonl", "log.sqlite"])
 
 
-def outcome(id: str = "1", value: float = 1.0, hours: float = 0) -> Event:  # noqa: A002  # as in the code
-    return Event(id, NOON + timedelta(hours=hours), "outcome", "u1", "click", value)
+def bought(unit: str, order: str, value: float | None = None) -> Event:
+    """A purchase."""
+    return outcome("recency", unit, "purchase", value, event_id=order, time=5.0)
 
 
-@pytest.fixture(params=ENDINGS)
-def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A log of either kind, in a folder that is not there yet."""
-    return tmp_path / "logs" / str(request.param)
+def scanned(*paths: Path) -> tuple[list[Event], Scan]:
+    """All that logs hold."""
+    scan = Scan()
+    return list(scan.read(*paths)), scan
 
 
-def test_what_is_written_is_read(path: Path) -> None:
-    """Every kind of event with all of its fields, in order, also by another object."""
+@BOTH
+def test_events_come_back_in_order_and_once(name: str, tmp_path: Path) -> None:
+    """What is written twice, by one handle or by a later one, is one event; the first one's time stays."""
+    path = tmp_path / "made" / name
+    first, second = exposure("recency", "7", "plain", time=1.0), bought("7", "o1", 9.5)
     with EventLog.open(path) as log:
-        log.expose(PLAIN, time=NOON)
-        log.outcome("u1", "purchase", 9.5, id="order 7", experiment="recency", variant="plain", time=NOON)
-        log.impression("u2", "i1", Interleaved(("x", "y"), ("b", None)), ("plain", "recency"), experiment="recency", time=NOON)
-        log.click("u2", "i1", "x", experiment="recency", time=NOON)
-        found = list(log.read())
-    assert found == list(EventLog.open(path).read())
-    assert [(event.kind, event.unit, event.name, event.value) for event in found] == [
-        ("exposure", "u1", "", None),
-        ("outcome", "u1", "purchase", 9.5),
-        ("impression", "u2", "i1", None),
-        ("click", "u2", "i1", None),
-    ]
-    assert (found[0].variant, found[0].experiment, found[0].time) == ("plain", "recency", NOON)
-    assert found[2].data == {"a": "plain", "b": "recency", "items": ["x", "y"], "teams": ["b", None]}
-    assert found[3].data == {"item": "x"}
-
-
-def test_kinds_are_chosen(path: Path) -> None:
-    """`read` gives the kinds asked for."""
+        log.write(first, second)
+        log.write(exposure("recency", "7", "plain", time=2.0))
+        assert list(log.events()) == [first, second]
     with EventLog.open(path) as log:
-        log.expose(PLAIN)
-        log.outcome("u1", "click")
-        assert [event.kind for event in log.read(["outcome"])] == ["outcome"]
+        log.write(second, bought("8", "o2"), sync=True)
+        assert list(log.events()) == [first, second, bought("8", "o2")]
 
 
-def test_a_user_is_exposed_once(path: Path) -> None:
-    """However often, at whatever time, from whichever object; an exposure of another variant is another event."""
-    for _ in range(2):
-        with EventLog.open(path) as log:
-            for hours in range(3):
-                log.expose(PLAIN, time=NOON + timedelta(hours=hours))
-            log.expose(Assignment("u1", "recency", True, "assigned", "recency"), time=NOON)
-            log.expose(Assignment("u2", "plain", False, "holdout", "recency"))
-    found = list(EventLog.open(path).read())
-    assert [(event.unit, event.variant, event.time) for event in found] == [("u1", "plain", NOON), ("u1", "recency", NOON)]
+@BOTH
+def test_the_same_id_with_other_content_is_told(name: str, tmp_path: Path) -> None:
+    """The first one counts, and reading says that there was another, also if both come in one call."""
+    with EventLog.open(tmp_path / name) as log:
+        log.write(bought("7", "o1", 9.5), bought("7", "o1", 95.0))
+        log.write(bought("7", "o1", 9.5))
+    found, scan = scanned(log.path)
+    assert found == [bought("7", "o1", 9.5)]
+    assert (scan.events, scan.other) == (1, 1)
 
 
-def test_only_what_is_new_counts(path: Path) -> None:
-    """`append` and `extend` say what the log did not have; the first time stays."""
-    with EventLog.open(path) as log:
-        assert log.append(outcome("1"))
-        assert not log.append(outcome("1", hours=1))
-        assert log.extend([outcome("1"), outcome("2"), outcome("2"), outcome("3")]) == 2
-        assert [event.id for event in log.read()] == ["1", "2", "3"]
-        assert next(log.read()).time == NOON
-
-
-def test_outcomes_are_new_unless_they_have_an_id(path: Path) -> None:
-    """Two clicks are two; an order that is sent again is one, and is another in another experiment."""
-    with EventLog.open(path) as log:
-        assert [log.outcome("u1", "click"), log.outcome("u1", "click")] == [True, True]
-        assert [log.outcome("u1", "order", 5, id="7"), log.outcome("u1", "order", 5, id="7")] == [True, False]
-        assert log.outcome("u1", "order", 5, id="7", experiment="recency")
-
-
-def test_an_id_that_says_something_else_is_refused(path: Path) -> None:
-    """Nothing of the batch is written then."""
-    with EventLog.open(path) as log:
-        log.append(outcome("1"))
-        for batch in ([outcome("2"), outcome("1", value=2.0)], [outcome("2"), outcome("2", value=2.0)]):
-            with pytest.raises(InputError, match=r"id: another event that says something else has this id"):
-                log.extend(batch)
-        assert [event.id for event in log.read()] == ["1"]
-
-
-def test_an_id_of_another_process_that_says_something_else_is_told(path: Path) -> None:
-    """SQLite refuses it when it is written, JSONL tells when it is read; either way the first event counts."""
-    with EventLog.open(path) as one, EventLog.open(path) as other:
-        one.append(outcome("1"))
-        if path.suffix == ".sqlite":
-            with pytest.raises(InputError, match="has this id"):
-                other.extend([outcome("2"), outcome("1", value=2.0)])
-            assert list(one.read()) == [outcome("1")]
-            return
-        other.append(outcome("1", value=2.0))
-        with pytest.warns(RuntimeWarning, match=r"1 events have the id of another that says something else; left out: 1\."):
-            assert list(one.read()) == [outcome("1")]
-
-
-def test_memory_is_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ids that are no longer remembered are found again: by SQLite when written, by JSONL when read."""
-    monkeypatch.setattr(events, "REMEMBERED", 2)
-    with EventLog.open(path) as log:
-        log.extend([outcome(str(number)) for number in range(5)])
-        assert list(log._recent) == ["3", "4"]
-        assert log.append(outcome("0")) == (path.suffix == ".jsonl")
-        faults = Faults()
-        assert [event.id for event in log.read(faults=faults)] == ["0", "1", "2", "3", "4"]
-        assert (faults.repeated, faults.sentences()) == (int(path.suffix == ".jsonl"), [])
-
-
-@pytest.mark.parametrize("ending", ENDINGS)
-@settings(max_examples=40, deadline=None)
-@given(st.lists(EVENTS, max_size=6, unique_by=lambda event: event.id), st.data())
-def test_any_order_of_repetitions_is_the_same_log(ending: str, sent: list[Event], data: st.DataObject) -> None:
-    """Events that are sent several times, by two writers, in batches, are those events in the order of their first time."""
-    with TemporaryDirectory() as folder:
-        one, other = EventLog.open(Path(folder) / ending), EventLog.open(Path(folder) / ending)
-        order = data.draw(st.lists(st.sampled_from(sent), max_size=15)) if sent else []
-        position = 0
-        while position < len(order):
-            batch = order[position : position + data.draw(st.integers(1, 4))]
-            data.draw(st.sampled_from([one, other])).extend(batch)
-            position += len(batch)
-        faults = Faults()
-        found = list(one.read(faults=faults))
-        one.close()
-        other.close()
-    assert found == list(dict.fromkeys(order))
-    assert (faults.torn, faults.conflicting) == (0, 0)
+@BOTH
+@settings(max_examples=20, deadline=None)
+@given(written=st.lists(st.lists(events(), max_size=4), max_size=4))
+def test_whatever_is_written_is_read(name: str, written: list[list[Event]]) -> None:
+    """Any events, in any calls: the first of each id comes back, in order."""
+    with tempfile.TemporaryDirectory() as folder:
+        with EventLog.open(Path(folder) / name) as log:
+            for some in written:
+                log.write(*some)
+        expected: dict[str, Event] = {}
+        for event in (event for some in written for event in some):
+            expected.setdefault(event.id, event)
+        assert scanned(log.path)[0] == list(expected.values())
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(EVENTS, min_size=1, max_size=4, unique_by=lambda event: event.id), st.data())
-def test_a_crash_at_any_byte_keeps_every_whole_event(sent: list[Event], data: st.DataObject) -> None:
-    """A file that is cut anywhere holds the events before the cut, and takes new ones that are not joined to what was torn."""
-    with TemporaryDirectory() as folder:
+@given(st.lists(events(), min_size=1, max_size=4), st.data())
+def test_a_file_cut_at_any_byte_loses_only_what_was_cut(written: list[Event], data: st.DataObject) -> None:
+    """Whole lines stay, a torn one is counted, and what is written next is never merged with it."""
+    unique = list({event.id: event for event in reversed(written)}.values())[::-1]
+    whole = b"".join(event.line() for event in unique)
+    cut = data.draw(st.integers(0, len(whole)))
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "log.jsonl"
-        with EventLog.open(path) as log:
-            log.extend(sent)
-        whole = path.read_bytes()
-        cut = data.draw(st.integers(0, len(whole)))
         path.write_bytes(whole[:cut])
-        kept = [event for number, event in enumerate(sent) if len(b"\n".join(whole.split(b"\n")[: number + 1])) <= cut]
-        faults = Faults()
-        later = Event("a later event", NOON, "outcome", "u")
+        ends = [sum(len(event.line()) for event in unique[: place + 1]) - 1 for place in range(len(unique))]
+        kept = [event for event, end in zip(unique, ends, strict=True) if end <= cut]
+        found, scan = scanned(path)
+        assert found == kept
+        assert scan.torn == (whole[:cut].rfind(b"\n") + 1 < cut and cut not in ends)
+        after = bought("after", "the order that nothing else has")
         with EventLog.open(path) as log:
-            assert list(log.read(faults=faults)) == kept
-            torn = faults.torn
-            log.append(later)
-            log.extend(sent)
-            faults = Faults()
-            found = list(log.read(faults=faults))
-        assert found == [*kept, later, *(event for event in sent if event not in kept)]
-        assert faults.torn == torn <= 1
+            log.write(after)
+        assert scanned(path)[0] == [*kept, after]
         assert path.read_bytes().startswith(whole[:cut])
 
 
-def test_a_torn_line_is_told(tmp_path: Path) -> None:
-    """Who reads without asking for faults is warned."""
+def test_zeros_of_a_power_cut_are_a_torn_line(tmp_path: Path) -> None:
+    """Some file systems leave zeros where data was not on disk yet."""
     path = tmp_path / "log.jsonl"
-    path.write_text('{"id": "1", "time": "2026-01-', encoding="utf-8")
-    with EventLog.open(path) as log, pytest.warns(RuntimeWarning, match="1 lines of the log were not written to their end"):
-        assert list(log.read()) == []
+    path.write_bytes(bought("7", "o1").line() + b"\0" * 100)
+    with EventLog.open(path) as log:
+        log.write(bought("8", "o2"))
+    found, scan = scanned(path)
+    assert [event.unit for event in found] == ["7", "8"]
+    assert scan.torn == 1
 
 
-@pytest.mark.parametrize("line", ["7", "[]", '{"id": "1"}', '{"id": "1", "time": "2026-01-01", "kind": "click", "unit": "u"}'])
-def test_a_line_that_is_no_event_is_named(tmp_path: Path, line: str) -> None:
-    """Another program's lines are not passed over."""
-    path = tmp_path / "log.jsonl"
-    path.write_text(f"\n{line}\n", encoding="utf-8")
-    with EventLog.open(path) as log, pytest.raises(DatasetError, match=r"log\.jsonl, line 2: not an event"):
-        list(log.read())
+def test_what_could_not_be_written_is_written_when_it_comes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk raises, tears a line at most, and the retry is no repetition."""
+    log = EventLog.open(tmp_path / "log.jsonl")
+    assert isinstance(log, jsonl_log.JSONLinesLog)
+
+    class Full:
+        """A file on a disk that takes 20 bytes more."""
+
+        def __init__(self) -> None:
+            self.file, self.room = log._file, 20
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.file, name)
+
+        def write(self, data: memoryview) -> int:
+            if not self.room:
+                raise OSError(28, "No space left on device")
+            written, self.room = self.file.write(data[: self.room]), 0
+            return written
+
+    with monkeypatch.context() as patched:
+        patched.setattr(log, "_file", Full())
+        with pytest.raises(OSError, match="No space"):
+            log.write(bought("7", "o1"))
+    log.write(bought("7", "o1"), bought("8", "o2"))
+    log.close()
+    found, scan = scanned(log.path)
+    assert [event.unit for event in found] == ["7", "8"]
+    assert scan.torn == 1
 
 
-def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk takes half a line: it is taken back, the error is raised, and the event can be sent again."""
-    write = os.write
-
-    def full(file: int, data: bytes) -> int:
-        if file != log._file:  # type: ignore[attr-defined]  # a JSONL log has one
-            return write(file, data)
-        if len(data) < 40:
-            raise OSError(28, "No space left on device")
-        return write(file, bytes(data)[: len(data) // 2])
-
+def test_only_the_last_events_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was forgotten is written again, and still is one event."""
+    monkeypatch.setattr(jsonl_log, "REMEMBERED", 2)
     with EventLog.open(tmp_path / "log.jsonl") as log:
-        log.append(outcome("1"))
-        before = log.path.read_bytes()
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "write", full)
-            with pytest.raises(OSError, match="No space"):
-                log.append(outcome("2"))
-        assert log.path.read_bytes() == before
-        assert log.append(outcome("2"))
-        assert len(list(log.read())) == 2
+        for unit in ("1", "2", "2", "3", "1"):
+            log.write(exposure("recency", unit, "plain", time=1.0))
+    assert len(log.path.read_bytes().splitlines()) == 4
+    found, scan = scanned(log.path)
+    assert [event.unit for event in found] == ["1", "2", "3"]
+    assert scan.again == 1
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE events SET value = 2",
-        "DELETE FROM events",
-        "INSERT OR REPLACE INTO events (id, time, kind, unit, content) VALUES ('1', 't', 'outcome', 'other', x'00')",
-        "INSERT OR REPLACE INTO events (number, id, time, kind, unit, content) VALUES (1, '9', 't', 'outcome', 'other', x'00')",
-        "INSERT INTO events (id, time, kind, unit, content) VALUES ('1', 't', 'x', 'other', x'00') "
-        "ON CONFLICT DO UPDATE SET unit = 'x'",
-    ],
-)
-def test_rows_can_neither_be_changed_nor_deleted(tmp_path: Path, statement: str) -> None:
-    """Not by another program, either: the file itself refuses or ignores it."""
-    path = tmp_path / "log.sqlite"
-    with EventLog.open(path) as log:
-        log.append(outcome("1"))
-        connection = sqlite3.connect(path)
-        try:
-            connection.execute(statement)
-            connection.commit()
-        except sqlite3.IntegrityError as error:
-            assert "append-only" in str(error)  # noqa: PT017  # some statements are ignored and not refused
-        finally:
-            connection.close()
-        assert list(log.read()) == [outcome("1")]
+@BOTH
+def test_threads_share_a_log(name: str, tmp_path: Path) -> None:
+    """Eight threads that write the same exposures and outcomes of their own lose and double none."""
+    with EventLog.open(tmp_path / name) as log:
 
+        def serve(number: int) -> None:
+            for place in range(40):
+                log.write(exposure("recency", str(place), "plain"), bought(str(place), f"{number}-{place}"))
 
-WRITER = """
-import sys
-from datetime import UTC, datetime
-from llmrank.experiment.online.events import Event, EventLog
-log = EventLog.open(sys.argv[1])
-for number in range(200):
-    data = {"long": "x" * (number * 37 % 5000)}
-    log.append(Event(f"shared {number}", datetime.now(UTC), "outcome", "u", "click", 1.0, data=data))
-    log.append(Event(f"{sys.argv[2]} {number}", datetime.now(UTC), "outcome", "u", "click"))
-"""
-
-
-def test_processes_share_a_log(path: Path) -> None:
-    """Three write at once, each 200 events of its own and 200 that all send: 800 events, none torn, none twice."""
-    path.parent.mkdir()
-    running = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(number)]) for number in range(3)]
-    assert [each.wait() for each in running] == [0, 0, 0]
-    faults = Faults()
-    with EventLog.open(path) as log:
-        found = [event.id for event in log.read(faults=faults)]
-    assert len(found) == len(set(found)) == 800
-    assert faults.sentences() == []
-
-
-def test_threads_share_a_log(path: Path) -> None:
-    """Four threads send the same 100 events: 100 are new, whoever was first."""
-    counts: list[int] = []
-    with EventLog.open(path) as log:
-
-        def send() -> None:
-            counts.append(sum(log.append(outcome(str(number))) for number in range(100)))
-
-        threads = [threading.Thread(target=send) for _ in range(4)]
+        threads = [threading.Thread(target=serve, args=(number,)) for number in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert sum(counts) == 100
-        assert len(list(log.read())) == 100
+    found, scan = scanned(log.path)
+    assert len(found) == len({event.id for event in found}) == 40 + 8 * 40
+    assert (scan.other, scan.torn) == (0, 0)
 
 
-def _child(log: EventLog) -> None:
-    log.append(outcome("child"))
+PROGRAM = """
+import sys
+from llmrank.experiment.online.events import EventLog, exposure, outcome
+log = EventLog.open(sys.argv[1])
+for place in range(int(sys.argv[3])):
+    order = f"{sys.argv[2]}-{place}"
+    log.write(exposure("recency", str(place), "plain"), outcome("recency", str(place), "purchase", event_id=order))
+    print(order, flush=True)
+"""
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_log_survives_a_fork(path: Path) -> None:
-    """A server that opens the log and then forks its workers: each writes by a file of its own."""
+def processes(path: Path, names: Sequence[str], count: int) -> list[subprocess.Popen[str]]:
+    """Processes that write to one log."""
+    return [
+        subprocess.Popen([sys.executable, "-c", PROGRAM, str(path), name, str(count)], stdout=subprocess.PIPE, text=True)
+        for name in names
+    ]
+
+
+@BOTH
+def test_processes_share_a_log(name: str, tmp_path: Path) -> None:
+    """Three processes that begin one log at once write into it side by side."""
+    started = processes(tmp_path / name, "abc", 60)
+    for process in started:
+        assert process.communicate(timeout=60)[0].count("\n") == 60
+        assert process.returncode == 0
+    found, scan = scanned(tmp_path / name)
+    assert len(found) == 60 + 3 * 60
+    assert (scan.other, scan.torn) == (0, 0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
+@BOTH
+def test_a_kill_loses_nothing_that_was_written(name: str, tmp_path: Path) -> None:
+    """Whatever `write` came back for is there after SIGKILL, and others go on writing."""
+    path = tmp_path / name
+    victim, other = processes(path, ["victim", "other"], 1_000_000)
+    assert victim.stdout is not None
+    lines = [victim.stdout.readline().strip() for _ in range(30)]
+    for process in (victim, other):
+        process.send_signal(signal.SIGKILL)
+    lines += (victim.communicate()[0] + other.communicate()[0]).splitlines()[:-1]
     with EventLog.open(path) as log:
-        log.append(outcome("before"))
-        worker = multiprocessing.get_context("fork").Process(target=_child, args=(log,))
-        worker.start()
-        worker.join()
-        assert worker.exitcode == 0
-        log.append(outcome("after"))
-        assert [event.id for event in log.read()] == ["before", "child", "after"]
+        log.write(bought("7", "after"))
+        found = {event.id for event in log.events()}
+    assert {*lines, "after"} <= found
 
 
-def test_each_event_can_be_on_disk_before_the_next(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With `sync`, a JSONL log syncs each write, and SQLite each transaction."""
-    synced: list[int] = []
-    monkeypatch.setattr(os, "fsync", synced.append)
-    with EventLog.open(path, sync=True) as log:
-        log.append(outcome("1"))
-        if path.suffix == ".sqlite":
-            assert log._writer.execute("PRAGMA synchronous").fetchone() == (2,)  # type: ignore[attr-defined]  # a SQLite log's
-        else:
-            assert len(synced) == 1
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@BOTH
+def test_a_forked_process_is_refused(name: str, tmp_path: Path) -> None:
+    """A log that was opened before a fork says so in the child, whose locks and connection it could not use."""
+    with EventLog.open(tmp_path / name) as log:
+        log.write(bought("7", "o1"))
+        child = os.fork()
+        if not child:
+            try:
+                log.write(bought("7", "o2"))
+            except ClosedError:
+                os._exit(7)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        log.write(bought("7", "o3"))
+    assert [event.id for event in scanned(log.path)[0]] == ["o1", "o3"]
 
 
-def test_a_log_that_is_closed_takes_no_more(path: Path) -> None:
-    """Also an exposure that it remembers; it can be closed twice."""
-    log = EventLog.open(path)
-    log.expose(PLAIN)
-    log.close()
-    log.close()
-    for call in (lambda: log.expose(PLAIN), lambda: log.append(outcome())):
-        with pytest.raises(ClosedError, match="has been closed"):
-            call()
+def test_nothing_in_sqlite_is_changed_or_deleted(tmp_path: Path) -> None:
+    """UPDATE, DELETE and INSERT OR REPLACE are refused by the file itself, or change nothing."""
+    with EventLog.open(tmp_path / "log.db") as log:
+        log.write(bought("7", "o1", 9.5))
+    with closing(sqlite3.connect(log.path)) as connection:
+        before = connection.execute("SELECT * FROM events").fetchall()
+        for statement in (
+            "UPDATE events SET value = 95",
+            "DELETE FROM events",
+            "INSERT OR REPLACE INTO events (seq, id, time, content, unit, kind, about) VALUES (1, 'o', 9, x'', '7', 'x', '')",
+        ):
+            with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+                connection.execute(statement)
+        connection.execute(
+            "REPLACE INTO events (id, content, time, unit, kind, about) SELECT id, content, 9, 'x', 'x', '' FROM events"
+        )
+        connection.commit()
+        assert connection.execute("SELECT * FROM events").fetchall() == before
 
 
-def test_a_file_that_is_no_log_is_refused(tmp_path: Path) -> None:
-    """By its ending, its place, or what it holds."""
-    with pytest.raises(ConfigError, match=r"log: unknown ending .*; use one of: .jsonl, .sqlite, .db"):
-        EventLog.open(tmp_path / "log.csv")
-    (tmp_path / "text.db").write_text("no database, but long enough to look like one " * 20, encoding="utf-8")
-    (tmp_path / "folder.jsonl").mkdir()
-    for name in ("text.db", "folder.jsonl"):
-        with pytest.raises(ConfigError, match="log: cannot be opened as a log"):
-            EventLog.open(tmp_path / name)
-    connection = sqlite3.connect(tmp_path / "other.db")
-    connection.execute("CREATE TABLE events (id TEXT, number INTEGER)")
-    connection.close()
-    with pytest.raises(ConfigError, match=r"log: cannot be opened as a log .no such column"):
-        EventLog.open(tmp_path / "other.db")
-
-
-def test_a_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """JSONL needs `fcntl`; the error names the other kind."""
-    monkeypatch.setitem(sys.modules, "fcntl", None)
-    with EventLog.open(tmp_path / "log.jsonl") as log, pytest.raises(SetupError, match=r"use one that ends in \.sqlite"):
-        log.append(outcome())
-
-
-def test_times_are_kept_in_utc() -> None:
-    """A time of another zone is the same moment."""
-    given = datetime(2026, 1, 1, 14, tzinfo=timezone(timedelta(hours=2)))
-    assert Event("1", given, "click", "u").record()["time"] == "2026-01-01T12:00:00.000000+00:00"
-
-
-def test_the_time_is_no_content() -> None:
-    """An event that is sent again later is the same; one with another value is not."""
-    assert outcome(hours=1).content == outcome().content == outcome("2").content
-    assert outcome(value=2).content != outcome().content
+def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    """Opening it raises and changes no byte; nor is a log of a later version written to."""
+    path = tmp_path / "shop.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE orders (id)")
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="something else"):
+        EventLog.open(path)
+    with pytest.raises(DatasetError, match="something else"):
+        scanned(path)
+    assert path.read_bytes() == before
+    later = tmp_path / "later.db"
+    EventLog.open(later).close()
+    with closing(sqlite3.connect(later)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(ConfigError, match="version 99"):
+        EventLog.open(later)
+    with pytest.raises(DatasetError, match="version 99"):
+        scanned(later)
 
 
 @pytest.mark.parametrize(
-    ("call", "words"),
+    ("content", "words"),
     [
-        (lambda: Event("", NOON, "click", "u"), "id: must be a text"),
-        (lambda: Event("1", NOON, "click", 7), "unit: must be a text"),  # type: ignore[arg-type]  # refused
-        (lambda: Event("1", NOON, "click", "\ud800"), "unit: holds half a surrogate pair"),
-        (lambda: Event("1", NOON, "clik", "u"), "kind: unknown"),  # type: ignore[arg-type]  # refused
-        (lambda: Event("1", datetime(2026, 1, 1), "click", "u"), "time: must be a time with a zone"),
-        (lambda: Event("1", NOON, "outcome", "u", value=float("nan")), "value: must be a finite number"),
-        (lambda: Event("1", NOON, "outcome", "u", value="5"), "value: must be a finite number"),  # type: ignore[arg-type]  # refused
-        (lambda: Event("1", NOON, "click", "u", data={"x": {1}}).content, "data: is no JSON"),
-        (lambda: Event("1", NOON, "click", "u", data={"x": float("inf")}).content, "data: is no JSON"),
+        (b"user,variant\n7,plain\n", "line 1: not an event"),
+        (b"[1]\n", "line 1: must be a JSON object"),
+        (b'{"id": "1", "time": 0, "unit": "7", "kind": "exposure"}\n', "line 1: must be a text that is not empty"),
+        (b'\n{"id": "1", "time": 0, "unit": "7", "kind": "bought", "experiment": "e"}\n', "line 2: is none of the kinds"),
     ],
 )
-def test_an_event_is_checked(call: Callable[[], Any], words: str) -> None:
-    """One error with field, value and fix."""
-    with pytest.raises(InputError, match=words):
-        call()
+def test_a_file_that_is_no_log_is_named(content: bytes, words: str, tmp_path: Path) -> None:
+    """A line that is neither an event nor the beginning of one gives one error with file and line."""
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=words):
+        scanned(path)
 
 
-def test_a_line_is_plain_json(tmp_path: Path) -> None:
-    """Other programs read the log: one object a line, what is empty left out."""
-    with EventLog.open(tmp_path / "log.jsonl") as log:
-        log.append(replace(outcome("1"), unit="ü"))
-    (line,) = (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    assert json.loads(line) == {
-        "id": "1",
-        "time": "2026-01-01T12:00:00.000000+00:00",
-        "kind": "outcome",
-        "unit": "ü",
-        "name": "click",
-        "value": 1.0,
-    }
+def test_bad_use_gives_one_clear_error(tmp_path: Path) -> None:
+    """An unknown ending, a folder, a missing file, something that is no event, a log that was closed."""
+    with pytest.raises(ConfigError, match=r"\.jsonl, \.sqlite, \.db"):
+        EventLog.open(tmp_path / "log.csv")
+    for name in ("folder.jsonl", "folder.db"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(ConfigError, match="cannot be opened"):
+            EventLog.open(tmp_path / name)
+        with pytest.raises(DatasetError, match="no such file"):
+            scanned(tmp_path / name)
+    for name in ("log.jsonl", "log.db"):
+        log = EventLog.open(tmp_path / name)
+        with pytest.raises(InputError, match="must be events"):
+            log.write({"id": "1"})  # type: ignore[arg-type]  # the mistake under test
+        log.close()
+        log.close()
+        with pytest.raises(ClosedError, match="closed"):
+            log.write(bought("7", "o1"))
+
+
+@BOTH
+def test_a_log_is_read_while_it_is_written(name: str, tmp_path: Path) -> None:
+    """A reader sees what was there when it began, and the writer does not wait for it."""
+    with EventLog.open(tmp_path / name) as log:
+        log.write(*(bought(str(number), f"o{number}") for number in range(50)))
+        reading = log.events()
+        assert next(reading).id == "o0"
+        begun = time.monotonic()
+        log.write(bought("x", "later"))
+        assert time.monotonic() - begun < 5
+        assert [event.id for event in reading][:49] == [f"o{number}" for number in range(1, 50)]
+
+
+def test_several_logs_are_read_as_one(tmp_path: Path) -> None:
+    """Each machine has its own file: an event that stands in both is one."""
+    for name in ("one.jsonl", "two.sqlite"):
+        with EventLog.open(tmp_path / name) as log:
+            log.write(exposure("recency", "7", "plain", time=1.0), bought("7", name))
+    found, scan = scanned(tmp_path / "one.jsonl", tmp_path / "two.sqlite")
+    assert [event.kind for event in found] == ["exposure", "outcome", "outcome"]
+    assert scan.again == 1

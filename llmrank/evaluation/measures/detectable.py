@@ -5,6 +5,7 @@ Known before any ranker has run: the spread from case to case is taken to be tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median_low
@@ -35,11 +36,13 @@ class DetectableEffect:
         apart: Of rankers that have nothing in common: their values are not correlated.
         alike: Of rankers whose values have the correlation `ALIKE`, such as two prompts of one model.
         users: How many users the cases are of.
+        sd: The standard deviation of the measure from case to case.
     """
 
     apart: float
     alike: float
     users: int
+    sd: float = math.nan
 
     def line(self) -> str:
         """Both figures for people, with what they rest on."""
@@ -79,4 +82,4 @@ def detectable_effect(measure: Measure, cases: Iterable[Case]) -> DetectableEffe
     apart, alike = (
         minimum_detectable_effect(paired_sd(sd, correlation), count, alpha=ALPHA, power=POWER) for correlation in (0.0, ALIKE)
     )
-    return DetectableEffect(apart, alike, count)
+    return DetectableEffect(apart, alike, count, sd)

@@ -126,30 +126,49 @@ def bootstrap_means(
     _check(confidence, resamples)
     table = np.asarray(values, dtype=np.float64)
     codes, n_clusters = _codes(table, clusters)
-    sums, sizes = _per_cluster(table, codes, n_clusters)
-    total = sizes.sum(axis=0)
-    with np.errstate(invalid="ignore"):  # 0 / 0: a column without a value has no mean
-        mean = sums.sum(axis=0) / total
-    low, high, error = (np.full(table.shape[1], np.nan) for _ in range(3))
-    for columns, rows in _alike(sizes > 0):
-        if len(rows) < 2:
-            continue
-        size = sizes[np.ix_(rows, columns)]
-        deviation = sums[np.ix_(rows, columns)] - mean[columns] * size
-        # Leaving out a cluster moves the mean by -deviation / (the size of the rest).
-        pull = deviation / (total[columns] - size)
-        pull -= pull.mean(axis=0)
-        squares = (pull**2).sum(axis=0)
-        error[columns] = np.sqrt(squares * (len(rows) - 1) / len(rows))
-        scale = np.abs(sums[np.ix_(rows, columns)] / size).max(axis=0)
-        varies = error[columns] > SAME * scale
-        low[columns] = high[columns] = mean[columns]
-        drawn = _resampled(deviation[:, varies], size[:, varies], resamples, seed)
-        accelerations = ((pull[:, varies] / np.sqrt(squares[varies])) ** 3).sum(axis=0) / 6
-        for place, column in enumerate(columns[varies]):
-            ends = _bca_ends(drawn[:, place], float(error[column]), float(accelerations[place]), confidence)
-            low[column], high[column] = mean[column] + ends
-    return Intervals(mean, low, high, error, total.astype(np.intp), (sizes > 0).sum(axis=0))
+    sums, counts = _per_cluster(table, codes, n_clusters)
+    return _intervals(sums, counts, counts, confidence, resamples, seed)
+
+
+def bootstrap_ratios(
+    numerators: ArrayLike,
+    denominators: ArrayLike,
+    clusters: ArrayLike | None = None,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Intervals:
+    """The sums of the numerators over those of the denominators, with BCa bootstrap intervals: as `bootstrap_means`, whose
+    means are such ratios, too. A resample draws both together, so what they have in common cancels.
+
+    Args:
+        numerators: Shape (n, m): one row a case, one column a measure.
+        denominators: The same cases; 0 or more. A pair with NaN is left out of its column.
+        clusters, confidence, resamples, seed: As there.
+
+    Returns:
+        The ratios in place of the means. All are NaN where the denominators sum to 0; the interval and the error also where
+        all of that sum is one cluster's, or a resample has none of it.
+
+    Raises:
+        ConfigError: `confidence` or `resamples` is out of range.
+        InputError: the shapes do not fit, a value is infinite, or a denominator is negative.
+    """
+    _check(confidence, resamples)
+    above, below = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
+    if above.shape != below.shape:
+        fix = f"give pairs: numerators has {above.shape}"
+        raise InputError("must have the shape of numerators", field="denominators", value=below.shape, fix=fix)
+    if (below < 0).any():
+        fix = "a ratio to a sum of both signs says nothing"
+        raise InputError("must be 0 or more", field="denominators", value=float(np.nanmin(below)), fix=fix)
+    missing = np.isnan(above) | np.isnan(below)
+    codes, n_clusters = _codes(above, clusters)
+    _codes(below, clusters)
+    sums, counts = _per_cluster(np.where(missing, np.nan, above), codes, n_clusters)
+    sizes, _ = _per_cluster(np.where(missing, np.nan, below), codes, n_clusters)
+    return _intervals(sums, sizes, counts, confidence, resamples, seed)
 
 
 def paired_differences(
@@ -360,6 +379,35 @@ def _per_cluster(table: Floats, codes: Integers, n_clusters: int) -> tuple[Float
     return sums, sizes
 
 
+def _intervals(sums: Floats, sizes: Floats, counts: Floats, confidence: float, resamples: int, seed: int) -> Intervals:
+    """Of the ratios of each cluster's sums to its sizes, where it has any value; all of the shape (clusters, m)."""
+    total = sizes.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):  # a column without a value has no mean
+        mean = np.where(total > 0, sums.sum(axis=0) / total, np.nan)
+    low, high, error = (np.full(sums.shape[1], np.nan) for _ in range(3))
+    for columns, rows in _alike((counts > 0) & (total > 0)):
+        size = sizes[np.ix_(rows, columns)]
+        if len(rows) < 2:
+            continue
+        # If all of a size is one cluster's, leaving that one out leaves nothing.
+        columns, size = columns[(size < total[columns]).all(axis=0)], size[:, (size < total[columns]).all(axis=0)]
+        deviation = sums[np.ix_(rows, columns)] - mean[columns] * size
+        # Leaving out a cluster moves the mean by -deviation / (the size of the rest).
+        pull = deviation / (total[columns] - size)
+        pull -= pull.mean(axis=0)
+        squares = (pull**2).sum(axis=0)
+        error[columns] = np.sqrt(squares * (len(rows) - 1) / len(rows))
+        scale = np.abs(sums[np.ix_(rows, columns)] / np.where(size > 0, size, 1.0)).max(axis=0)
+        varies = error[columns] > SAME * scale
+        low[columns] = high[columns] = mean[columns]
+        drawn = _resampled(deviation[:, varies], size[:, varies], resamples, seed)
+        accelerations = ((pull[:, varies] / np.sqrt(squares[varies])) ** 3).sum(axis=0) / 6
+        for place, column in enumerate(columns[varies]):
+            ends = _bca_ends(drawn[:, place], float(error[column]), float(accelerations[place]), confidence)
+            low[column], high[column] = mean[column] + ends
+    return Intervals(mean, low, high, error, counts.sum(axis=0).astype(np.intp), (counts > 0).sum(axis=0))
+
+
 def _alike(defined: NDArray[np.bool_]) -> Iterator[tuple[Integers, Integers]]:
     """Columns that are defined for the same clusters, with those clusters: the same draws serve them."""
     patterns: dict[bytes, list[int]] = {}
@@ -367,6 +415,26 @@ def _alike(defined: NDArray[np.bool_]) -> Iterator[tuple[Integers, Integers]]:
         patterns.setdefault(defined[:, column].tobytes(), []).append(column)
     for columns in patterns.values():
         yield np.asarray(columns, dtype=np.intp), np.flatnonzero(defined[:, columns[0]])
+
+
+def drawn_clusters(n_clusters: int, resamples: int, seed: int, *, width: int = 0) -> Iterator[tuple[int, Integers]]:
+    """Resamples of clusters, a chunk at a time: the number of the chunk's first one, and how often each cluster was drawn.
+
+    Args:
+        n_clusters: How many there are, and how many are drawn.
+        resamples: How many in all.
+        seed: Of the draws, which are the same in chunks of any size.
+        width: How many numbers the caller makes of each resample, if that is more than there are clusters.
+
+    Yields:
+        Numbers of draws, shape (chunk, clusters).
+    """
+    generator = np.random.default_rng(seed)
+    for start, stop in _chunks(resamples, max(n_clusters, width)):
+        rows = stop - start
+        drawn = generator.integers(0, n_clusters, size=(rows, n_clusters))
+        drawn += n_clusters * np.arange(rows)[:, None]  # so that one count serves all rows
+        yield start, np.bincount(drawn.ravel(), minlength=rows * n_clusters).reshape(rows, n_clusters)
 
 
 def _resampled(deviation: Floats, size: Floats, resamples: int, seed: int) -> Floats:
@@ -378,15 +446,12 @@ def _resampled(deviation: Floats, size: Floats, resamples: int, seed: int) -> Fl
     result = np.empty((resamples, n_columns))
     if not n_columns:
         return result
-    generator = np.random.default_rng(seed)
     both = np.hstack([deviation, size])
-    for start, stop in _chunks(resamples, n_clusters):
-        rows = stop - start
-        drawn = generator.integers(0, n_clusters, size=(rows, n_clusters))
-        drawn += n_clusters * np.arange(rows)[:, None]  # so that one count serves all rows
-        times = np.bincount(drawn.ravel(), minlength=rows * n_clusters).reshape(rows, n_clusters)
+    for start, times in drawn_clusters(n_clusters, resamples, seed):
         sums = times.astype(np.float64) @ both
-        result[start:stop] = sums[:, :n_columns] / sums[:, n_columns:]
+        with np.errstate(invalid="ignore", divide="ignore"):  # a resample may have nothing to divide by
+            result[start : start + len(times)] = sums[:, :n_columns] / sums[:, n_columns:]
+    result[:, ~np.isfinite(result).all(axis=0)] = np.nan
     return result
 
 

@@ -94,7 +94,7 @@ def prepare(
     """
     folder = RunFolder(out)
     given = given or Given()
-    sources = _sources(suite, given)
+    sources = sources_of(suite, given)
     digests = {name: {"path": str(path), "sha256": file_digest(source_file(path, name))} for name, path in sources.items()}
     digests |= _digests_of(given)
     untouched = _untouched(folder)
@@ -161,7 +161,7 @@ def _digests_of(given: Given) -> dict[str, dict[str, str]]:
     """What the manifest says of data that came from a program."""
     found = {}
     if given.items is not None:
-        found["items"] = {"path": "given", "sha256": _text_digest(_item_lines(given.items))}
+        found["items"] = {"path": "given", "sha256": _text_digest(item_lines(given.items))}
     if given.interactions is not None:
         rows = (f"{row.user_id}\0{row.item_id}\0{row.timestamp}\0{row.rating}\n" for row in given.interactions.rows())
         found["interactions"] = {"path": "given", "sha256": _text_digest(rows)}
@@ -186,7 +186,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _sources(suite: Suite, given: Given) -> dict[str, Path]:
+def sources_of(suite: Suite, given: Given) -> dict[str, Path]:
     """The files that a suite names, but for what is given; a data set is fetched."""
     named = {"items": suite.items, "cases": suite.cases, "interactions": suite.interactions}
     sources = {name: Path(path) for name, path in named.items() if path is not None}
@@ -231,7 +231,7 @@ def _freeze(suite: Suite, folder: RunFolder, sources: Mapping[str, Path], given:
         raise DatasetError(
             "no case is left", field="protocol", value=asdict(suite.protocol), fix="check min_history, cut and users"
         )
-    write_whole(data / "items.jsonl", _item_lines(catalog))
+    write_whole(data / "items.jsonl", item_lines(catalog))
     if split.training is not None:
         counts = dict(sorted(split.training.counts.items()))
         write_whole(data / "popularity.json", [json.dumps({"users": split.training.users, "counts": counts})])
@@ -320,7 +320,8 @@ class _Counted:
         return f"{self._least}" if self._least == self._most else f"{self._least} to {self._most}"
 
 
-def _item_lines(catalog: Catalog) -> Iterator[str]:
+def item_lines(catalog: Catalog) -> Iterator[str]:
+    """The lines of an item file."""
     for item in catalog:
         record = {"id": item.id, "title": item.title, **item.attributes}
         yield json_line(json.loads(json.dumps(record, default=str)))  # dates of a Parquet file become texts

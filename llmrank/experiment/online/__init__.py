@@ -1,1 +1,1 @@
-"""Rankers compared on live users: who gets which, what is logged of it, interleaved lists, and what the log says."""
+"""Experiments on live users: who gets which variant, what is logged, and interleaved rankings."""

@@ -1,377 +1,182 @@
-"""What happens to users goes in as events, each with an id; an append-only log that holds each id once comes out.
+"""Events go in, from threads and processes at once; a log on disk that only grows comes out, and gives each event once.
 
-The same event sent twice, after a crash or a timeout or by two processes, is one event. That is why ids are made of what an
-event says, wherever that is right: a user is exposed to a variant once, however many requests they make.
+A log is a file of JSON lines (``.jsonl``) or of SQLite (``.sqlite``, ``.db``). Both take the same event as often as it is
+written and hold every event whose `write` came back, whatever kills the process.
 """
 
 from __future__ import annotations
 
-import json
-import math
+import heapq
 import os
 import threading
-import uuid
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeAlias, cast, get_args
 
 from llmrank.errors import ClosedError, ConfigError, DatasetError, InputError
-from llmrank.experiment.online.assignment import Assignment
-from llmrank.experiment.online.hashing import digest
-from llmrank.experiment.online.interleaving import Interleaved
+from llmrank.experiment.online.event import Event, Kind, click, exposure, impression, outcome
 
-Kind: TypeAlias = Literal["exposure", "outcome", "impression", "click"]
-"""What an event says.
+__all__ = ["Event", "EventLog", "Kind", "Scan", "click", "exposure", "impression", "outcome"]
 
-exposure    a user was given what a variant ranked
-outcome     a user did something that counts: `name` says what, `value` how much
-impression  a user was shown an interleaved list: `name` is the impression's id
-click       a user chose an item of one: `name` is the impression's id
-"""
-
-REMEMBERED: Final = 100_000
-"""How many of the last ids a log that is open holds in memory: what comes again among them costs no write."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One event.
-
-    Attributes:
-        id: Two events with one id are one event.
-        time: When it happened; kept in UTC.
-        kind: See `Kind`.
-        unit: The user's id.
-        name: See `Kind`.
-        value: A number; None where there is none.
-        experiment: Its name; empty for what concerns every experiment.
-        variant: Its name, where the event knows it.
-        data: What else there is, as JSON values.
-    """
-
-    id: str
-    time: datetime
-    kind: Kind
-    unit: str
-    name: str = ""
-    value: float | None = None
-    experiment: str = ""
-    variant: str = ""
-    data: Mapping[str, Any] = field(default_factory=dict, hash=False)
-
-    def __post_init__(self) -> None:
-        for name in ("id", "unit", "name", "experiment", "variant"):
-            text = getattr(self, name)
-            if not isinstance(text, str) or (not text and name in ("id", "unit")):
-                raise InputError("must be a text", field=name, value=text, fix="give it as a text: str(value)")
-            if not text.isascii():
-                _check_encodable(name, text)
-        if self.kind not in _KINDS:
-            raise InputError("unknown", field="kind", value=self.kind, fix=f"use one of: {', '.join(_KINDS)}")
-        if not isinstance(self.time, datetime) or self.time.tzinfo is None:
-            raise InputError("must be a time with a zone", field="time", value=self.time, fix="for instance datetime.now(UTC)")
-        if self.time.tzinfo is not UTC:
-            object.__setattr__(self, "time", self.time.astimezone(UTC))
-        if self.value is not None:
-            if not isinstance(self.value, int | float) or not math.isfinite(self.value):
-                raise InputError("must be a finite number", field="value", value=self.value, fix="or leave it out")
-            object.__setattr__(self, "value", float(self.value))
-
-    def record(self) -> dict[str, Any]:
-        """The event as JSON values; what is empty is left out."""
-        found: dict[str, Any] = {"id": self.id, "time": self.time.isoformat(timespec="microseconds"), "kind": self.kind}
-        found |= {"unit": self.unit, "name": self.name, "value": self.value}
-        found |= {"experiment": self.experiment, "variant": self.variant, "data": dict(self.data)}
-        return {key: value for key, value in found.items() if value not in ("", None, {})}
-
-    @property
-    def content(self) -> bytes:
-        """A digest of all but id and time: what has to be the same in an event that is sent again."""
-        return content_of(self.record())
-
-    @classmethod
-    def of(cls, record: Mapping[str, Any], where: str) -> Event:
-        """The event that `record` gave.
-
-        Args:
-            record: JSON values.
-            where: File and line, for messages.
-
-        Raises:
-            DatasetError: it is no event's.
-        """
-        try:
-            return cls(**{**record, "time": datetime.fromisoformat(record["time"])})
-        except (KeyError, TypeError, ValueError) as error:  # InputError is a ValueError
-            fix = "it is not of this log; move the line elsewhere"
-            raise DatasetError(f"{where}: not an event ({error})", field="log", fix=fix) from error
-
-
-def content_of(record: Mapping[str, Any]) -> bytes:
-    """`Event.content`, of its record."""
-    said = {key: value for key, value in record.items() if key not in ("id", "time")}
-    try:
-        return blake2b(json.dumps(said, sort_keys=True, allow_nan=False).encode(), digest_size=16).digest()
-    except (TypeError, ValueError) as error:
-        fix = "give texts, finite numbers, lists and mappings of them"
-        raise InputError(f"is no JSON ({error})", field="data", value=record.get("data"), fix=fix) from error
+JSONL = (".jsonl",)
+SQLITE = (".sqlite", ".db")
 
 
 @dataclass(slots=True)
-class Faults:
-    """What was found besides events when a log was read to its end; `EventLog.read` fills it.
+class Scan:
+    """Reads logs, each event once, and counts what it left out.
 
     Attributes:
-        torn: Lines that no one finished writing, the last one or others before it.
-        repeated: Events that stand there again, of which the first counts.
-        conflicting: How many of those say something else than the first: two events were given one id.
-        conflicts: The first ten such ids.
+        events: Events given so far.
+        again: Left out: the same event again.
+        other: Left out: the id was there, with other content; the first one counts.
+        torn: Left out: lines that were never written to their end, because a process was killed or the disk was full.
     """
 
+    events: int = 0
+    again: int = 0
+    other: int = 0
     torn: int = 0
-    repeated: int = 0
-    conflicting: int = 0
-    conflicts: list[str] = field(default_factory=list)
+    _seen: dict[bytes, bytes] = field(default_factory=dict)
 
-    def sentences(self) -> list[str]:
-        """What a reader has to know; repeated events are as they should be."""
-        found = []
-        if self.torn:
-            found.append(f"{self.torn:,} lines of the log were not written to their end, and are left out.")
-        if self.conflicting:
-            ids = ", ".join(self.conflicts)
-            found.append(f"{self.conflicting:,} events have the id of another that says something else; left out: {ids}.")
-        return found
+    def read(self, *paths: str | Path) -> Iterator[Event]:
+        """The events of a log in the order of writing; of several logs by their times, as one log would have them, so that of
+        one event in two logs the earlier one counts. Needs no right to write.
+
+        It remembers every id: about 200 bytes an event.
+
+        Raises:
+            ConfigError: a path has an ending that no log has.
+            DatasetError: a file is missing or not an event log.
+        """
+        for event in heapq.merge(*(self._whole(Path(path)) for path in paths), key=lambda event: event.time):
+            if self.is_new(event):
+                yield event
+
+    def _whole(self, path: Path) -> Iterator[Event]:
+        for event in _stored(path):
+            if event is None:
+                self.torn += 1
+            else:
+                yield event
+
+    def is_new(self, event: Event) -> bool:
+        """Whether this is the first event with its id; counts it."""
+        content = event.content
+        first = self._seen.setdefault(event.key, content)
+        if first is content:
+            self.events += 1
+            return True
+        if first == content:
+            self.again += 1
+        else:
+            self.other += 1
+        return False
 
 
 class EventLog(ABC):
-    """A log of events in a file. Threads and processes may share the file, threads the object too; it survives a fork.
-
-    Args:
-        path: The file; it and its folders are made if they are missing.
-    """
+    """A log of events that only grows; `open` gives one. Threads may share it; each process opens its own."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._recent: dict[str, bytes] = {}
+        self._process = os.getpid()
         self._closed = False
-        self._pid = os.getpid()
 
     @staticmethod
-    def open(path: str | Path, *, sync: bool = False) -> EventLog:
-        """Opens a log, or begins one.
+    def open(path: str | Path) -> EventLog:
+        """Opens a log, or begins it; its folder is made if need be.
 
         Args:
-            path: Ends in ``.jsonl`` (a JSON object a line) or in ``.sqlite`` or ``.db`` (SQLite). JSONL is quicker to write;
-                SQLite finds an id that stands anywhere in the log, where JSONL knows only the last `REMEMBERED` ids of this
-                process when it writes, and leaves the rest to reading.
-            sync: True puts every event on disk before going on, safe from a power cut. Else a crash of the process loses
-                nothing, a power cut the last events.
+            path: ``.jsonl`` for lines of JSON, ``.sqlite`` or ``.db`` for SQLite. A local disk: file locks of network drives
+                are not to be relied on.
 
         Raises:
-            ConfigError: another ending, or the file cannot be opened or is no such log.
-            SetupError: a JSONL log on a system without `fcntl`, which is what processes take turns by.
+            ConfigError: another ending, or a file that cannot be written or is not an event log.
         """
-        from llmrank.experiment.online.jsonl_log import JsonlLog
-        from llmrank.experiment.online.sqlite_log import SqliteLog
-
         path = Path(path).expanduser()
-        kinds: Mapping[str, type[JsonlLog] | type[SqliteLog]] = {".jsonl": JsonlLog, ".sqlite": SqliteLog, ".db": SqliteLog}
-        kind = kinds.get(path.suffix.lower())
-        if kind is None:
-            raise ConfigError("unknown ending", field="log", value=str(path), fix=f"use one of: {', '.join(kinds)}")
-        return kind(path, sync=sync)
+        if is_sqlite(path):
+            from llmrank.experiment.online.sqlite_log import SQLiteLog
 
-    def append(self, event: Event) -> bool:
-        """Adds an event. Returns False if the log has it already (as far as it looks: see `open`); the first time stays.
+            return SQLiteLog(path)
+        from llmrank.experiment.online.jsonl_log import JSONLinesLog
+
+        return JSONLinesLog(path)
+
+    def write(self, *events: Event, sync: bool = False) -> None:
+        """Appends events, in order. When it returns, no kill of this process loses them.
+
+        Args:
+            events: One or more; one that was written before changes nothing.
+            sync: True also waits for the disk, so that a power cut loses none of them: milliseconds instead of microseconds.
 
         Raises:
-            InputError: another event has this id.
-            OSError, sqlite3.Error: the file cannot be written.
-            ClosedError: the log is closed.
+            ClosedError: the log was closed, or opened by a process that this one was forked from.
+            InputError: something is no Event.
+            OSError: it cannot be written (SQLite: sqlite3.Error); some of the events may have been.
         """
-        return bool(self.extend([event]))
-
-    def extend(self, events: Iterable[Event]) -> int:
-        """Adds several events at once, all of them or none if it fails; returns how many are new. Raises as `append` does."""
-        records = [event.record() for event in events]
-        contents = [content_of(record) for record in records]  # before the lock: what is no JSON is refused here
+        for event in events:
+            if not isinstance(event, Event):
+                raise InputError("must be events", field="events", value=event, fix="make them with exposure, outcome ...")
+        if os.getpid() != self._process:  # before the lock: another thread of the parent may have held it
+            raise ClosedError(f"{self.path}: was opened by another process; open the event log after the fork")
         with self._lock:
-            self._refuse_closed()
-            fresh: dict[str, tuple[dict[str, Any], bytes]] = {}
-            for record, content in zip(records, contents, strict=True):
-                known = self._recent.get(record["id"]) or (fresh[record["id"]][1] if record["id"] in fresh else None)
-                if known is None:
-                    fresh[record["id"]] = record, content
-                elif known != content:
-                    raise conflict(record["id"])
-            if not fresh:
-                return 0
-            if self._pid != os.getpid():  # whatever was open belongs to the parent process
-                self._reopen()
-                self._pid = os.getpid()
-            new = self._write(list(fresh.values()))
-            for name, (_, content) in fresh.items():
-                self._recent[name] = content
-            while len(self._recent) > REMEMBERED:
-                del self._recent[next(iter(self._recent))]
-            return new
+            if self._closed:
+                raise ClosedError(f"{self.path}: the event log has been closed")
+            self._append(events, sync)
 
-    def read(self, kinds: Collection[Kind] = (), *, faults: Faults | None = None) -> Iterator[Event]:
-        """The events in the order in which they were written, each id once, as a stream.
-
-        Args:
-            kinds: Which; empty for all.
-            faults: Is told what else there is in the file. Without it, what a reader has to know becomes a RuntimeWarning.
+    def events(self) -> Iterator[Event]:
+        """Each event once, in the order of writing, one at a time; also what other processes wrote. `Scan` counts the rest.
 
         Raises:
-            DatasetError: the file holds what is no event; file and line are named.
+            DatasetError: the file is not an event log any more.
         """
-        told = Faults() if faults is None else faults
-        for event in self._read(told):
-            if not kinds or event.kind in kinds:
-                yield event
-        if faults is None:
-            for sentence in told.sentences():
-                warnings.warn(f"{self.path}: {sentence}", RuntimeWarning, stacklevel=2)
-
-    def expose(self, assignment: Assignment, *, time: datetime | None = None) -> bool:
-        """Logs that a user was given what their variant ranked: once for an experiment, user and variant.
-
-        Args:
-            assignment: Of the user; one who is not exposed is not logged.
-            time: When; None for now.
-        """
-        if not assignment.exposed:
-            return False
-        # The id says all that an exposure says, so there is nothing to compare.
-        name = digest("exposure", assignment.experiment, assignment.unit, assignment.variant)
-        if name in self._recent:
-            self._refuse_closed()
-            return False
-        given = Event(
-            name, time or now(), "exposure", assignment.unit, experiment=assignment.experiment, variant=assignment.variant
-        )
-        return self.append(given)
-
-    def outcome(
-        self,
-        unit: str,
-        name: str,
-        value: float = 1.0,
-        *,
-        id: str | None = None,  # noqa: A002  # it is what an id is called everywhere
-        experiment: str = "",
-        variant: str = "",
-        time: datetime | None = None,
-    ) -> bool:
-        """Logs what a user did.
-
-        Args:
-            unit: The user's id.
-            name: What: ``click``, ``purchase``.
-            value: How much.
-            id: Of what happened, such as the order's number: it may be sent again, then. None makes a new one at each call.
-            experiment: Empty: it counts in every experiment that the user takes part in.
-            variant: Their variant, if it is known.
-            time: When; None for now.
-        """
-        # With these before it, one order may be logged for each experiment, and its number is no other event's id.
-        made = uuid.uuid4().hex if id is None else digest("outcome", experiment, name, id)
-        return self.append(Event(made, time or now(), "outcome", unit, name, value, experiment, variant))
-
-    def impression(
-        self,
-        unit: str,
-        impression: str,
-        interleaved: Interleaved,
-        teams: tuple[str, str],
-        *,
-        experiment: str = "",
-        time: datetime | None = None,
-    ) -> bool:
-        """Logs that a user was shown an interleaved list.
-
-        Args:
-            unit: The user's id.
-            impression: The impression's.
-            interleaved: What was shown.
-            teams: The variants that a and b stand for.
-            experiment: Its name.
-            time: When; None for now.
-        """
-        data = {"a": teams[0], "b": teams[1], "items": list(interleaved.items), "teams": list(interleaved.teams)}
-        made = digest("impression", experiment, unit, impression)
-        return self.append(Event(made, time or now(), "impression", unit, impression, experiment=experiment, data=data))
-
-    def click(self, unit: str, impression: str, item: str, *, experiment: str = "", time: datetime | None = None) -> bool:
-        """Logs that a user chose an item of an interleaved list; choosing it again adds nothing.
-
-        Args:
-            unit: The user's id.
-            impression: The impression's.
-            item: The item's.
-            experiment: Its name.
-            time: When; None for now.
-        """
-        made = digest("click", experiment, unit, impression, item)
-        return self.append(Event(made, time or now(), "click", unit, impression, experiment=experiment, data={"item": item}))
+        return Scan().read(self.path)
 
     def close(self) -> None:
-        """Closes the file. May be called twice; reading needs no open log."""
+        """Closes the file. May be called twice."""
+        if os.getpid() != self._process:
+            return
         with self._lock:
             if not self._closed:
                 self._closed = True
                 self._close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> EventLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _refuse_closed(self) -> None:
-        if self._closed:
-            raise ClosedError("this log has been closed; open it again")
+    @abstractmethod
+    def _append(self, events: Iterable[Event], sync: bool) -> None:
+        """Writes events; the lock is held."""
 
     @abstractmethod
-    def _write(self, records: list[tuple[dict[str, Any], bytes]]) -> int:
-        """Writes records with their contents, all or none, and returns how many are new; who calls holds the lock."""
-
-    @abstractmethod
-    def _read(self, told: Faults) -> Iterator[Event]:
-        """All events, each id once."""
-
-    @abstractmethod
-    def _reopen(self) -> None:
-        """Opens the file anew and leaves what was open to the parent process."""
-
-    @abstractmethod
-    def _close(self) -> None: ...
+    def _close(self) -> None:
+        """Lets go of the file; the lock is held."""
 
 
-def now() -> datetime:
-    """The time, in UTC."""
-    return datetime.now(UTC)
+def is_sqlite(path: Path) -> bool:
+    """Which of both a log is, by its ending. Raises ConfigError for an ending that no log has."""
+    ending = path.suffix.lower()
+    if ending not in JSONL + SQLITE:
+        fix = f"end the name with {', '.join((*JSONL, *SQLITE))}"
+        raise ConfigError("is no ending of an event log", field="log", value=str(path), fix=fix)
+    return ending in SQLITE
 
 
-def conflict(name: str) -> InputError:
-    """What is raised for an id that stands for something else already."""
-    return InputError("another event that says something else has this id", field="id", value=name, fix="give each its own")
+def _stored(path: Path) -> Iterator[Event | None]:
+    """All events of a file, repeated ones too; None for a torn line."""
+    sqlite = is_sqlite(path)
+    if not path.is_file():
+        raise DatasetError("there is no such file", field="log", value=str(path), fix="name a log that EventLog wrote")
+    if sqlite:
+        from llmrank.experiment.online import sqlite_log
 
+        return sqlite_log.stored(path)
+    from llmrank.experiment.online import jsonl_log
 
-_KINDS = cast("tuple[str, ...]", get_args(Kind))
-
-
-def _check_encodable(name: str, text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError("holds half a surrogate pair", field=name, value=text, fix="give a text that is Unicode") from error
+    return jsonl_log.stored(path)

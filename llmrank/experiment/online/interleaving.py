@@ -1,135 +1,112 @@
-"""Two rankings go in, one list in which each item belongs to one of the two, or to none, comes out; clicks become credit.
-
-One user sees what both rankers think, so that a click is a choice between them: far fewer users are needed than for an A/B
-test of the same two (Chapelle, Joachims, Radlinski and Yue 2012).
-"""
+"""Two rankings go in, one list that both teams drafted comes out; clicks on it say whose items were preferred."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Collection, Iterator, Sequence
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import islice
 from typing import Literal, TypeAlias
 
-from llmrank.errors import InputError
-from llmrank.experiment.online.hashing import coins
-from llmrank.types import Ranking
+from llmrank.errors import RequestError, UnknownItemError, nearest
 
 Team: TypeAlias = Literal["a", "b"]
 
 
 @dataclass(frozen=True, slots=True)
 class Interleaved:
-    """A list made of two.
+    """One list made of two rankings.
 
     Attributes:
-        items: Ids, best first; none twice.
-        teams: Whose each one is; None for an item that speaks for neither.
+        items: Ids in the order in which they are shown; none stands twice.
+        teams: For each item, whose pick it was; None for one that earns nobody credit, because it was placed after one ranking
+            had nothing left to pick.
     """
 
     items: tuple[str, ...]
     teams: tuple[Team | None, ...]
 
-    def __post_init__(self) -> None:
-        if len(self.items) != len(self.teams):
-            fix = f"there are {len(self.items)} items"
-            raise InputError("must be one an item", field="teams", value=len(self.teams), fix=fix)
 
+def team_draft(a: Sequence[str], b: Sequence[str], *, k: int | None = None, seed: str) -> Interleaved:
+    """Team-draft interleaving (Radlinski, Kurup & Joachims, CIKM 2008).
 
-def team_draft(
-    a: Ranking | Sequence[str],
-    b: Ranking | Sequence[str],
-    *,
-    k: int | None = None,
-    seed: Sequence[str] | None = None,
-    rng: random.Random | None = None,
-    common_top: Literal["draft", "nobody"] = "draft",
-) -> Interleaved:
-    """Team-draft interleaving (Radlinski, Kurup and Joachims 2008, "How does clickthrough data reflect retrieval quality?").
-
-    As two captains choose teams: whoever has fewer items is next, a coin decides if both have as many, and who is next puts
-    their best item that is not in the list yet behind it. So either list goes first as often, and where both are the same
-    every item is each one's with the same chance.
+    In each round a coin says which ranking picks first; each picks its best item that is not in the list yet. If both hold the
+    same items, this is the paper's algorithm. Where they do not, a round in which only one of them could pick ends the draft
+    (an item that both name last goes to the coin's winner); what is left follows in its ranking's order and belongs to no
+    team. So each team has the same number of items, but for one that a coin decided, and someone who clicks anywhere at random
+    gives both the same credit on average.
 
     Args:
-        a: The one's ids, best first, or its Ranking. An id that stands twice counts where it stands first.
-        b: The other's; it need not have the same candidates. Once one list has nothing new, what the other still has follows
-            in its order and is nobody's: with it, the longer list would win by being longer.
-        k: How many items to return; None for all.
-        seed: Texts that decide the coins, such as salt, user and impression: the same list whenever it is made again.
-        rng: The coins, in place of `seed`.
-        common_top: What is done with the items at the top on which both agree, place by place. ``draft``: they are drafted as
-            all others are. ``nobody``: they are nobody's, and the draft begins behind them. A click there tells nothing of
-            which is better, so the test loses no power, but the shares of credit are no longer comparable with published ones.
+        a: Ids, best first. Of an id that stands there again, only the first place counts.
+        b: Ids, best first.
+        k: How many items to return; None for all of both rankings.
+        seed: What the coins are drawn from: the same seed gives the same list. Use one text for each list that is shown, such
+            as the experiment's salt, the user and the impression; with the same seed for every list of a user, one team could
+            be first in all of them.
 
     Raises:
-        InputError: a list is a text or holds what is no text, `k` is below 1, not exactly one of `seed` and `rng` is given, or
-            `common_top` is unknown.
+        RequestError: `k` is negative.
     """
-    ours, theirs = _ids("a", a), _ids("b", b)
-    if k is not None and k < 1:
-        raise InputError("must be at least 1", field="k", value=k, fix="or leave it out for all items")
-    if common_top not in ("draft", "nobody"):
-        raise InputError("unknown", field="common_top", value=common_top, fix="use draft or nobody")
-    flips = _coins(seed, rng)
-    same = takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False))
-    taken: dict[str, Team | None] = dict.fromkeys(one for one, _ in same) if common_top == "nobody" else {}
-    left: dict[Team, Iterator[str]] = {"a": iter(ours), "b": iter(theirs)}
-    sizes: dict[Team, int] = {"a": 0, "b": 0}
-    best = {team: _next(left[team], taken) for team in left}
-    while (mine := best["a"]) is not None and (other := best["b"]) is not None:
-        first = sizes["a"] < sizes["b"] or (sizes["a"] == sizes["b"] and next(flips))
-        team: Team = "a" if first else "b"
-        taken[mine if first else other] = team
-        sizes[team] += 1
-        # Either list's best may be the item that was just taken.
-        best = {each: item if item not in taken else _next(left[each], taken) for each, item in best.items()}
-    for each, item in best.items():
-        if item is not None:
-            taken |= dict.fromkeys([item, *(other for other in left[each] if other not in taken)])
-    items = tuple(taken)[:k]
-    return Interleaved(items, tuple(taken[item] for item in items))
+    if k is not None and k < 0:
+        raise RequestError("must be 0 or more", field="k", value=k, fix="leave it out for all items")
+    rankings = (deque(dict.fromkeys(a)), deque(dict.fromkeys(b)))
+    most = len({*rankings[0], *rankings[1]})
+    most = most if k is None else min(k, most)
+    teams: dict[str, Team | None] = {}
+    coins = _coins(seed)
+    while len(teams) < most:
+        left = [_first_two(ranking, teams) for ranking in rankings]
+        if not left[0] or not left[1]:
+            break
+        first = next(coins)
+        teams[left[first][0]] = _TEAMS[first]
+        same = left[0][0] == left[1][0]
+        if same and min(map(len, left)) < 2:
+            break  # nobody picks a second one, or the ranking with more items would earn more whoever is better
+        if len(teams) < most:
+            second = 1 - first
+            teams[left[second][1 if same else 0]] = _TEAMS[second]
+    for item in (*rankings[0], *rankings[1]):
+        if len(teams) == most:
+            break
+        teams.setdefault(item, None)
+    return Interleaved(tuple(teams), tuple(teams.values()))
 
 
-def credit(interleaved: Interleaved, clicked: Collection[str]) -> tuple[int, int]:
-    """How many of the clicked items are each one's: (a's, b's). An item clicked twice counts once.
+def credit(interleaved: Interleaved, clicked_ids: Iterable[str]) -> tuple[int, int]:
+    """How many clicked items each team had picked: (of `a`, of `b`).
 
     Args:
         interleaved: What was shown.
-        clicked: Ids of the items that the user clicked, or chose otherwise.
+        clicked_ids: What was clicked; several clicks on one item count once.
 
     Raises:
-        InputError: an id was not shown: the click belongs to another impression.
+        UnknownItemError: an item that was not shown was clicked.
     """
-    if isinstance(clicked, str):
-        raise InputError("must be several ids", field="clicked", value=clicked, fix="write [id]")
     teams = dict(zip(interleaved.items, interleaved.teams, strict=True))
-    counts = {"a": 0, "b": 0, None: 0}
-    for item in dict.fromkeys(clicked):
+    clicked = dict.fromkeys(clicked_ids)
+    for item in clicked:
         if item not in teams:
-            raise InputError("was not shown", field="clicked", value=item, fix="join clicks by the impression's id")
-        counts[teams[item]] += 1
-    return counts["a"], counts["b"]
+            raise UnknownItemError("was not shown", field="clicked_ids", value=item, fix=nearest(str(item), teams))
+    earned = [teams[item] for item in clicked]
+    return earned.count("a"), earned.count("b")
 
 
-def _next(ids: Iterator[str], taken: dict[str, Team | None]) -> str | None:
-    return next((item for item in ids if item not in taken), None)
+_TEAMS: tuple[Team, Team] = ("a", "b")
 
 
-def _ids(name: str, ranking: Ranking | Sequence[str]) -> Sequence[str]:
-    if isinstance(ranking, Ranking):
-        return list(dict.fromkeys(ranking.item_ids))
-    if isinstance(ranking, str) or not all(isinstance(item, str) for item in ranking):
-        raise InputError("must be ids, best first", field=name, value=ranking, fix="give a list of texts or a Ranking")
-    return list(dict.fromkeys(ranking))
+def _first_two(ranking: deque[str], taken: Mapping[str, object]) -> list[str]:
+    """The best two items that nobody took yet; fewer, if there are fewer. Taken ones at the head are dropped for good."""
+    while ranking and ranking[0] in taken:
+        ranking.popleft()
+    return list(islice((item for item in ranking if item not in taken), 2))
 
 
-def _coins(seed: Sequence[str] | None, rng: random.Random | None) -> Iterator[bool]:
-    if (seed is None) == (rng is None):
-        raise InputError("is not exactly one", field="seed or rng", fix="give seed=(salt, user, impression), or rng=Random(7)")
-    if rng is not None:
-        return (rng.random() < 0.5 for _ in iter(int, 1))
-    if isinstance(seed, str) or seed is None:
-        raise InputError("must be several texts", field="seed", value=seed, fix="write (salt, user, impression)")
-    return coins("interleaving", *seed)
+def _coins(seed: str) -> Iterator[int]:
+    """Fair coins, 0 or 1, as many as are asked for; the same on every machine and in every version of Python."""
+    block = 0
+    while True:
+        digest = hashlib.blake2b(seed.encode("utf-8", "surrogatepass"), salt=block.to_bytes(16, "big")).digest()
+        yield from (byte >> bit & 1 for byte in digest for bit in range(8))
+        block += 1

@@ -1,98 +1,108 @@
-"""Events go in, a JSON object a line; events come out, whatever a crash has left of the file."""
+"""Events go in; a file of JSON lines comes out, which processes may write at once and no kill spoils; and the way back.
+
+The file is only appended to. A line that was torn, by a kill or a full disk, stays where it is; the next write begins a new
+line behind it, so that it never swallows a whole one.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from hashlib import blake2b
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-from llmrank.errors import ConfigError, SetupError
-from llmrank.experiment.online.events import Event, EventLog, Faults
+from llmrank.errors import ConfigError, DatasetError, InputError
+from llmrank.experiment.online.event import Event
+from llmrank.experiment.online.events import EventLog
+
+REMEMBERED = 100_000
+"""So many events that this process wrote last are not written again: an exposure at every request is one line."""
 
 
-class JsonlLog(EventLog):
-    """`EventLog` in a file of lines. Lines are only ever added: a line that a crash tore is closed off, and left out when read.
+class JSONLinesLog(EventLog):
+    """A log in a file of JSON lines; see `EventLog`.
 
-    Files of several machines may be joined one behind the other: events that stand in both count once.
+    Writers take turns by a lock file beside it. What is written again by another process stands there again, and reading
+    leaves it out.
     """
 
-    def __init__(self, path: Path, *, sync: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._sync = sync
+        from filelock import FileLock
+
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = _open(path)
+            # Read and append without a buffer: what `write` was given has left this process when it returns.
+            self._file = path.open("a+b", buffering=0)
         except OSError as error:
             raise ConfigError(
-                f"cannot be opened as a log ({error.strerror})", field="log", value=str(path), fix="name a file to write to"
+                f"cannot be opened as an event log ({error.strerror})", field="log", value=str(path), fix="name a file to write"
             ) from error
+        self._turn = FileLock(path.with_name(f".{path.name}.lock"), thread_local=False)
+        self._written: OrderedDict[bytes, bytes] = OrderedDict()
 
-    def _write(self, records: list[tuple[dict[str, Any], bytes]]) -> int:
-        text = b"".join(json.dumps(record).encode() + b"\n" for record, _ in records)
-        with _alone(self._file):
-            end = os.fstat(self._file).st_size
-            # Another process may have died in the middle of a line, also since the last write.
-            if end and os.pread(self._file, 1, end - 1) != b"\n":
-                text = b"\n" + text
-            try:
-                left = memoryview(text)
-                while left:
-                    left = left[os.write(self._file, left) :]
-                if self._sync:
-                    os.fsync(self._file)
-            except BaseException:
-                with suppress(OSError):  # the error that is raised is the one that matters; the next write closes the line off
-                    os.ftruncate(self._file, end)
-                raise
-        return len(records)
+    def _append(self, events: Iterable[Event], sync: bool) -> None:
+        new: dict[bytes, bytes] = {}
+        lines = []
+        for event in events:
+            key, content = event.key, event.content
+            if content not in (self._written.get(key), new.get(key)):
+                new[key] = content
+                lines.append(event.line())
+        if lines:
+            with self._turn:
+                self._write_all(b"".join(lines))
+        if sync:
+            os.fsync(self._file.fileno())
+        # Only now: what could not be written is written when it comes again.
+        self._written.update(new)
+        while len(self._written) > REMEMBERED:
+            self._written.popitem(last=False)
 
-    def _read(self, told: Faults) -> Iterator[Event]:
-        seen: dict[bytes, bytes] = {}
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    record = json.loads(line)
-                except (ValueError, RecursionError):  # no part of an object is one, so this was not written to its end
-                    told.torn += 1
-                    continue
-                event = Event.of(record, f"{self.path}, line {number}")
-                key, content = blake2b(event.id.encode(), digest_size=16).digest(), event.content
-                if (first := seen.setdefault(key, content)) is content:
-                    yield event
-                    continue
-                told.repeated += 1
-                if first != content:
-                    told.conflicting += 1
-                    if len(told.conflicts) < 10:
-                        told.conflicts.append(event.id)
-
-    def _reopen(self) -> None:
-        os.close(self._file)  # of this process only
-        self._file = _open(self.path)
+    def _write_all(self, data: bytes) -> None:
+        end = self._file.seek(0, os.SEEK_END)
+        if end:
+            self._file.seek(end - 1)
+            if self._file.read(1) != b"\n":
+                data = b"\n" + data
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
 
     def _close(self) -> None:
-        os.close(self._file)
+        self._file.close()
 
 
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+def stored(path: Path) -> Iterator[Event | None]:
+    """The events of a file in order, repeated ones too; None for a line that is torn.
 
-
-@contextmanager
-def _alone(file: int) -> Iterator[None]:
-    """Keeps other processes from writing. Not by a lock file: that is waited for in steps of tens of milliseconds."""
+    Raises:
+        DatasetError: the file cannot be read, or a line is neither an event nor the beginning of one.
+    """
     try:
-        import fcntl
-    except ImportError as error:
-        raise SetupError("a JSONL log needs a system with fcntl: use one that ends in .sqlite") from error
-    fcntl.flock(file, fcntl.LOCK_EX)
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield _event(line, f"{path}, line {number}")
+    except OSError as error:
+        fix = "check the path"
+        raise DatasetError(f"{path}: cannot be read ({error.strerror or error})", field="log", fix=fix) from error
+
+
+def _event(line: bytes, where: str) -> Event | None:
     try:
-        yield
-    finally:
-        fcntl.flock(file, fcntl.LOCK_UN)
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        # Every prefix of an object begins with a brace and is no JSON; a power cut may leave zeros behind it or for it.
+        if line.strip(b"\0\r\n ")[:1] in (b"{", b""):
+            return None
+        raise DatasetError(f"{where}: not an event ({error})", field="log", value=line, fix="name an event log") from error
+    try:
+        if not isinstance(record, dict):
+            raise InputError("must be a JSON object", field="event", value=record, fix="one event a line")
+        return Event.of(record)
+    except InputError as error:
+        raise DatasetError(
+            f"{where}: {error.message}", field=error.field, value=error.value, fix=error.fix or "mend the line"
+        ) from error

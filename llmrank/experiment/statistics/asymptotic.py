@@ -151,9 +151,9 @@ class AsymptoticSequence(_Looks):
 class AsymptoticDifference(_Looks):
     """A confidence sequence of the difference of the means of two groups that grow, such as those of an online test.
 
-    The groups are of different users, and must grow at a steady proportion, as those of a sticky random assignment do; then the difference, times the
-    inverse of its variance, moves as a mean does, and the sequence above serves. There is one look at the end of each call,
-    for in which order the groups' users came within it is not known.
+    The groups are of different users, and must grow at a steady proportion, as those of a sticky random assignment do; then the
+    difference, times the inverse of its variance, moves as a mean does, and the sequence above serves. There is one look at the
+    end of each call, for in which order the groups' users came within it is not known.
 
     Args:
         expected_n: About how many observations of both groups together there will be when it is decided.

@@ -1,8 +1,8 @@
 """Bounded observations go in, in order; an interval of their mean comes out that may be looked at, and acted on, at any time.
 
 An interval of a fixed sample holds its value with 95 % at one moment that was fixed before. Who looks after every user and
-stops at the first "significant" look is wrong far more often. A confidence sequence holds the mean at all times at once with 95 %, so
-any rule to stop is allowed, also one that looks at the numbers.
+stops at the first "significant" look is wrong far more often. A confidence sequence holds the mean at all times at once with
+95 %, so any rule to stop is allowed, also one that looks at the numbers.
 
 The one here is exact for every number of observations: no normal approximation, nothing else assumed than the bounds, and that
 each observation's mean, given those before, is the same (Waudby-Smith and Ramdas 2024, "Estimating means of bounded random

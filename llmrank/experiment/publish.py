@@ -1,0 +1,36 @@
+"""The folder of an experiment goes in; its findings are written there for people and programs, and noted with the prompts."""
+
+from __future__ import annotations
+
+import json
+
+from llmrank.errors import DatasetError
+from llmrank.experiment.analysis import analyse
+from llmrank.experiment.findings import Findings
+from llmrank.experiment.folder import ExperimentFolder
+from llmrank.files import write_whole
+
+
+def publish(folder: ExperimentFolder) -> Findings:
+    """Analyses an experiment and writes ``findings.json``, ``report.html`` and ``report.md``.
+
+    Raises:
+        DatasetError: nothing may be read yet (see `analyse`), or the folder cannot be written.
+    """
+    from llmrank.experiment.report.markdown import markdown
+    from llmrank.experiment.report.page import page
+
+    findings = analyse(folder)
+    written = {
+        "findings.json": json.dumps(findings.as_dict(), indent=1, ensure_ascii=False) + "\n",
+        "report.html": page(findings),
+        "report.md": markdown(findings),
+    }
+    try:
+        for name, text in written.items():
+            write_whole(folder.path / name, [text])
+    except OSError as error:
+        raise DatasetError(
+            f"cannot be written ({error.strerror})", field="experiment", value=str(folder.path), fix="check the path"
+        ) from error
+    return findings

@@ -1,0 +1,193 @@
+"""An experiment and a folder go in; its variants rank the frozen cases, and findings and report come out, in that folder.
+
+A run can be broken off at any moment and started again: each stage is a run folder that goes on where it was, with the answers
+that were paid for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmrank.errors import ConfigError
+from llmrank.evaluation.data.training import load_interactions
+from llmrank.evaluation.run import Evaluation, RunOptions, evaluate, locked
+from llmrank.evaluation.running.meter import Meter
+from llmrank.evaluation.running.prepare import Given
+from llmrank.experiment.findings import Findings, SelectionRound
+from llmrank.experiment.folder import ExperimentFolder, Stage
+from llmrank.experiment.forecast import Plan, plan_of
+from llmrank.experiment.freeze import freeze
+from llmrank.experiment.measured import measured
+from llmrank.experiment.spec import SelectionOptions, Spec, load_spec
+from llmrank.experiment.statistics.halving import rankings, schedule, survivors
+from llmrank.experiment.stopping import stopped_at
+from llmrank.files import write_whole
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentRun:
+    """What a session of an experiment came to.
+
+    Attributes:
+        folder: Where everything is.
+        findings: What was found; None after a dry run, or where not all planned users are ranked and none may be read before.
+        plan: What was forecast before anything was spent.
+        failures: Rankings with status ``error``, of all variants, in this session.
+        usd: What was spent, as far as prices are known, in all sessions.
+        stopped: Why it ended before all was ranked; None if all is.
+    """
+
+    folder: ExperimentFolder
+    findings: Findings | None
+    plan: Plan
+    failures: int = 0
+    usd: float = 0.0
+    stopped: str | None = None
+
+
+def run_experiment(
+    spec: str | Path | Mapping[str, Any] | Spec,
+    out: str | Path,
+    options: RunOptions | None = None,
+    *,
+    dry_run: bool = False,
+    on_start: Callable[[ExperimentFolder, Plan], None] | None = None,
+    items: Any = None,
+    interactions: Any = None,
+) -> ExperimentRun:
+    """Runs an experiment, or goes on with it.
+
+    Args:
+        spec: An experiment file, a dict of the same form, or a Spec.
+        out: The experiment's folder, new or of the same experiment.
+        options: How it is carried out, and with what budget; `limit` is not allowed: the sample is part of the experiment.
+        dry_run: True freezes the cases and forecasts, and asks no model anything.
+        on_start: Told of the plan before anything is spent.
+        items: A Catalog or a data frame, in place of the file's `items`.
+        interactions: Interactions or a data frame, in place of the file's `interactions`.
+
+    Raises:
+        ConfigError: the file is wrong, or differs from the one that the folder was made with.
+        DatasetError: its data are wrong; another run is at work in the folder.
+        LLMRankError: no variant could rank anything.
+    """
+    options = options or RunOptions()
+    if options.limit is not None:
+        fix = "set `users` in the experiment's file"
+        raise ConfigError("an experiment's sample is part of it", field="limit", value=options.limit, fix=fix)
+    spec = load_spec(spec)
+    with locked(Path(out)):
+        folder = freeze(spec, out, Given.of(items, interactions))
+        session = _Session(spec, folder, options)
+        plan = session.plan()
+        if on_start is not None:
+            on_start(folder, plan)
+        if dry_run:
+            return ExperimentRun(folder, None, plan, usd=session.spent())
+        stopped = session.rank()
+        if stopped is not None:
+            return ExperimentRun(folder, None, plan, session.failures, session.spent(), stopped)
+        from llmrank.experiment.publish import publish
+
+        findings = publish(folder) if options.report else None
+        return ExperimentRun(folder, findings, plan, session.failures, session.spent())
+
+
+class _Session:
+    """One session's work on an experiment."""
+
+    def __init__(self, spec: Spec, folder: ExperimentFolder, options: RunOptions) -> None:
+        self.spec, self.folder, self.options = spec, folder, options
+        self.failures = 0
+        training = folder.frozen("training.npz")
+        self._training = load_interactions(training) if training.exists() else None
+
+    def spent(self) -> float:
+        """What all sessions spent, in USD."""
+        return sum(_spent(self.folder, stage) for stage in ("development", "confirmation"))
+
+    def plan(self) -> Plan:
+        """What was forecast when the experiment began; made now if it begins now."""
+        path = self.folder.path / "plan.json"
+        if path.exists() and self.folder.manifest["digest"] == (found := json.loads(path.read_text("utf-8")))["digest"]:
+            return Plan.of_record(found)
+        stage: Stage = "confirmation" if self.spec.selection is None else "development"
+        begun = self._evaluate(stage, tuple(self.spec.variants), None, dry_run=True)
+        plan = plan_of(self.spec, self.folder, begun.forecasts)
+        write_whole(path, [json.dumps({"digest": self.folder.manifest["digest"], **plan.record()}, indent=1) + "\n"])
+        return plan
+
+    def rank(self) -> str | None:
+        """Lets the variants rank; gives the reason if that cannot be done to the end now."""
+        variants: Sequence[str] = self.spec.others
+        if self.spec.selection is not None:
+            chosen = self._select(self.spec.selection)
+            if isinstance(chosen, str):
+                return chosen
+            variants = chosen
+        everyone = (self.spec.base, *variants)
+        if self.spec.sequential is None:
+            return self._evaluate("confirmation", everyone, None).stopped
+        trials = self.folder.trials("confirmation")
+        looks = [*range(self.spec.sequential.least, trials.count, self.spec.sequential.every), trials.count]
+        for users in looks:
+            done = self._evaluate("confirmation", everyone, trials.of_first(min(users, trials.count)))
+            if done.stopped is not None:
+                return done.stopped
+            if stopped_at(self.spec, measured(self.folder, "confirmation", everyone)) is not None:
+                return None
+        return None
+
+    def _select(self, selection: SelectionOptions) -> tuple[str, ...] | str:
+        """The finalists, by successive halving on the development users; or why that stopped."""
+        trials = self.folder.trials("development")
+        contenders = self.spec.others
+        budget = selection.budget or max(len(contenders) * selection.users // 2, len(contenders) * selection.least)
+        plan = schedule(
+            len(contenders), budget, keep=selection.keep, least=min(selection.least, trials.count), users=trials.count
+        )
+        rounds: list[SelectionRound] = []
+        plan = tuple(each for each in plan if each.contenders > selection.finalists)
+        for number, each in enumerate(plan):
+            done = self._evaluate("development", contenders, trials.of_first(each.users))
+            if done.stopped is not None:
+                return f"choosing among variants: {done.stopped}"
+            table = measured(self.folder, "development", contenders).first(each.users)
+            means = {name: float(np.mean(table.per_user(name, self.spec.measure))) for name in contenders}
+            last = number + 1 == len(plan)
+            kept = survivors(means, selection.finalists if last else plan[number + 1].contenders)
+            rounds.append(SelectionRound(each.users, contenders, kept))
+            contenders = kept
+        record = {
+            "finalists": list(contenders),
+            "rankings": rankings(plan),
+            "rounds": [{"users": each.users, "contenders": each.contenders, "kept": each.kept} for each in rounds],
+        }
+        write_whole(self.folder.path / "selection.json", [json.dumps(record, indent=1) + "\n"])
+        return tuple(name for name in self.spec.others if name in contenders)
+
+    def _evaluate(self, stage: Stage, variants: Sequence[str], limit: int | None, *, dry_run: bool = False) -> Evaluation:
+        budget = self.options.budget_usd
+        if budget is not None:  # what the other stage took is gone
+            other: Stage = "confirmation" if stage == "development" else "development"
+            budget = max(budget - _spent(self.folder, other), 1e-9)
+        suite = self.spec.suite(tuple(variants), items=self.folder.frozen("items.jsonl"), cases=self.folder.cases(stage))
+        options = replace(self.options, limit=limit, budget_usd=budget, report=False)
+        path = self.folder.path / stage
+        done = evaluate(suite, path, options, dry_run=dry_run, interactions=self._training)
+        self.failures += done.failures
+        return done
+
+
+def _spent(folder: ExperimentFolder, stage: Stage) -> float:
+    path = folder.path / stage / "spent.jsonl"
+    if not path.exists():
+        return 0.0
+    with Meter(path) as meter:
+        return meter.usd
