@@ -249,6 +249,8 @@ def test_an_empty_section_splits_all_units_equally(section: dict[str, Any] | Non
         ({"layer": {"name": "r", "from": 0.5, "to": 0.5}}, "online.layer.to: is not above `from`.*above 0.5"),
         ({"force": {"7": "plane"}}, "online.force.7: is none of the variants.*did you mean 'plain'"),
         ({"force": {7: "plain"}}, r"online.force: is no text \(got 7\); put the unit's id in quotes"),
+        ({"reading": {"metrics": {"sale": {"kind": "sum"}}}}, "online.reading.metrics.sale"),
+        ({"reading": {"planed": 9}}, "online.reading.planed: unknown key; did you mean 'planned'"),
         ([1], "online: must be a mapping"),
     ],
 )
@@ -256,6 +258,12 @@ def test_a_wrong_section_is_refused(section: Any, message: str) -> None:
     """One error that names the key, the value and what to do."""
     with pytest.raises(ConfigError, match=message):
         online_of(section, ["plain", "recency"], "plain", "name")
+
+
+def test_how_the_log_is_read_moves_nobody() -> None:
+    """A file that says so under `reading` assigns users as one that does not: a service can start with the whole file."""
+    found = online_of({"reading": {"metrics": {"sale": {"kind": "conversion"}}}}, ["plain", "recency"], "plain", "recency")
+    assert found == options()
 
 
 def test_a_control_that_is_no_variant_is_refused() -> None:
