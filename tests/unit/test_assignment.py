@@ -102,7 +102,7 @@ def test_variants_get_their_weights(weights: dict[str, float]) -> None:
 )
 def test_hashes_are_independent(first: Any, second: Any) -> None:
     """Where a unit falls for one purpose and salt tells nothing about any other: chi-square of a 4 x 4 table."""
-    counts = Counter(f"{int(4 * place(*first, unit))}{int(4 * place(*second, unit))}" for unit in MANY)
+    counts = Counter(f"{int(4 * place(first[0], first[1], unit))}{int(4 * place(second[0], second[1], unit))}" for unit in MANY)
     assert chi_square(counts, {f"{i}{j}": 1 / 16 for i in range(4) for j in range(4)}) < 37.7  # 15 degrees: 1 in 1,000
 
 
