@@ -153,7 +153,7 @@ def test_the_holdout_is_the_same_for_every_experiment(unit: str, holdout: float)
 
 def test_the_holdout_is_a_share_of_the_units() -> None:
     """A tenth is a tenth, and none by default."""
-    counts = Counter(assign(options(holdout=0.1), unit).reason for unit in MANY)
+    counts = Counter[str](assign(options(holdout=0.1), unit).reason for unit in MANY)
     assert chi_square(counts, {"holdout": 0.1, "assigned": 0.9}) < 10.8
 
 

@@ -17,14 +17,15 @@ from llmrank.experiment.online.event import Event, click, exposure, impression, 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 JSON = st.dictionaries(st.text(max_size=3), st.none() | st.booleans() | st.integers() | st.text(max_size=3), max_size=3)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+TIMES = st.floats(0, 4e9)
 
 
 def events() -> st.SearchStrategy[Event]:
     """Events of every kind."""
     teams = st.lists(st.sampled_from(["a", "b", None]), max_size=4)
     return st.one_of(
-        st.builds(exposure, TEXTS, TEXTS, TEXTS, time=NUMBERS, about=JSON),
-        st.builds(outcome, TEXTS | st.none(), TEXTS, TEXTS, NUMBERS | st.none(), event_id=TEXTS, time=NUMBERS, about=JSON),
+        st.builds(exposure, TEXTS, TEXTS, TEXTS, time=TIMES, about=JSON),
+        st.builds(outcome, TEXTS | st.none(), TEXTS, TEXTS, NUMBERS | st.none(), event_id=TEXTS, time=TIMES, about=JSON),
         st.builds(
             lambda one, two, three, teams, time: impression(
                 one, two, three, [f"i{place}" for place in range(len(teams))], teams, {"a": one, "b": one + "'"}, time=time
@@ -33,9 +34,9 @@ def events() -> st.SearchStrategy[Event]:
             TEXTS,
             TEXTS,
             teams,
-            NUMBERS,
+            TIMES,
         ),
-        st.builds(click, TEXTS, TEXTS, TEXTS, TEXTS, time=NUMBERS),
+        st.builds(click, TEXTS, TEXTS, TEXTS, TEXTS, time=TIMES),
     )
 
 
@@ -95,6 +96,7 @@ LIST: Mapping[str, Any] = {"impression": "i", "items": ["x"], "teams": ["a"], "v
         ({"time": math.nan}, "time"),
         ({"time": True}, "time"),
         ({"time": 10**400}, "time"),
+        ({"time": 1_764_000_000_000}, "time"),
         ({"value": math.inf}, "value"),
         ({"value": "3"}, "value"),
         ({"about": []}, "about"),

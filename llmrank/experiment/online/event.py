@@ -21,6 +21,9 @@ Kind: TypeAlias = Literal["exposure", "outcome", "impression", "click"]
 
 KINDS: Final[tuple[str, ...]] = get_args(Kind)
 
+LATEST: Final = 1e11
+"""Seconds. Beyond it no time is one: today's in milliseconds are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -58,6 +61,8 @@ class Event:
         if self.experiment is not None or self.kind != "outcome":
             _text("experiment", self.experiment)
         object.__setattr__(self, "time", _number("time", self.time))
+        if abs(self.time) > LATEST:
+            raise InputError("is beyond the year 5000", field="time", value=self.time, fix="Unix seconds, not milliseconds")
         if self.kind not in KINDS:
             raise InputError("is none of the kinds", field="kind", value=self.kind, fix=f"one of {', '.join(KINDS)}")
         for name, kind in (("variant", "exposure"), ("name", "outcome")):
