@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+import llmrank.experiment as experiments
 from llmrank import Catalog, Item, Ranker
 from llmrank.errors import CapabilityError, ClosedError, ConfigError, InputError, QuotaError, RequestError, TemplateError
 from llmrank.experiment.online import live
 from llmrank.experiment.online.assignment import OnlineOptions
 from llmrank.experiment.online.events import Event, EventLog
-from llmrank.experiment.online.interleaving import Interleaved, credit
+from llmrank.experiment.online.interleaving import Interleaved, credit, team_draft
 from llmrank.experiment.online.live import Experiment
 from llmrank.strategies.listwise import Listwise
 from llmrank.types import Prompt
@@ -385,6 +386,18 @@ def test_a_baseline_is_no_live_variant() -> None:
 
 
 def test_a_wrong_online_section_is_found_at_the_start() -> None:
-    """By its key, before any Ranker is built."""
+    """By its key, before any Ranker is built; also what the log will be read for, which nobody needs before."""
     with pytest.raises(ConfigError, match=r"online\.traffic: must be from 0 to 1"):
         Experiment.from_config(spec(online={"traffic": 20}))
+    with pytest.raises(ConfigError, match=r"online\.reading\.planed: unknown key; did you mean 'planned'"):
+        Experiment.from_config(spec(online={"reading": {"planed": 2000}}))
+    with Experiment.from_config(spec(online={"reading": {"metrics": {"buy": {"kind": "mean"}}}})) as experiment:
+        assert experiment.assign("user-1").exposed
+
+
+def test_the_package_names_what_services_need() -> None:
+    """`llmrank.experiment` has the names, and loads them when they are used."""
+    assert experiments.Experiment is Experiment
+    assert experiments.EventLog is EventLog
+    assert experiments.team_draft is team_draft
+    assert {"Experiment", "EventLog", "team_draft"} <= set(experiments.__all__)

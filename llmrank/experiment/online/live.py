@@ -19,6 +19,7 @@ from llmrank.experiment.online.assignment import Assignment, OnlineOptions, assi
 from llmrank.experiment.online.event import Event, click, exposure, impression, outcome
 from llmrank.experiment.online.events import EventLog
 from llmrank.experiment.online.interleaving import Interleaved, team_draft
+from llmrank.experiment.online.reading_options import reading_of
 from llmrank.types import Item, Ranking
 
 if TYPE_CHECKING:
@@ -132,6 +133,9 @@ class Experiment:
 
         spec = load_spec(config)
         options = online_of(spec.online, tuple(spec.variants), spec.base, spec.name)
+        reading_of(
+            (spec.online or {}).get("reading"), spec.alpha
+        )  # nobody looks at it before there is a log, so it is checked now
         if isinstance(catalog, str | Path):
             catalog = Catalog.load(catalog)
         with ExitStack() as opened:
