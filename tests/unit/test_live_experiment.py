@@ -371,7 +371,12 @@ def test_what_was_built_is_closed_when_a_later_variant_fails(monkeypatch: pytest
     closed: list[str] = []
     for cls in (Ranker, EventLog):
         really = cls.close
-        monkeypatch.setattr(cls, "close", lambda self, cls=cls, really=really: (closed.append(cls.__name__), really(self)))
+
+        def close(self: Any, name: str = cls.__name__, really: Any = really) -> None:
+            closed.append(name)
+            really(self)
+
+        monkeypatch.setattr(cls, "close", close)
     with pytest.raises(ConfigError, match="unknown key"):
         Experiment.from_config(
             spec(variants={"plain": configured(), "recency": configured(typo={})}), log=tmp_path / "events.jsonl"
