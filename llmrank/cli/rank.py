@@ -45,7 +45,7 @@ def rank(
         Path | None,
         typer.Option(
             "--cases",
-            help="Requests (user_id, history, candidates, query, constraints) to rank: JSONL, a Parquet file, or a folder of them.",
+            help="Requests (user_id, history, candidates, query, constraints) to rank: JSONL, Parquet, or a folder of them.",
         ),
     ] = None,
     out: Annotated[

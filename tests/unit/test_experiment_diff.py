@@ -8,11 +8,8 @@ from hypothesis import strategies as st
 
 from llmrank.experiment.report.diff import DiffRow, Side, aligned, stretches
 
-LINES = st.lists(
-    st.one_of(
-        st.sampled_from(["", "Rank the movies.", "Rank the films now.", "a b c", "a b d", "[A] Alien"]), st.text(max_size=12)
-    )
-)
+USUAL = ["", "Rank the movies.", "Rank the films now.", "a b c", "a b d", "[A] Alien"]
+LINES = st.lists(st.one_of(st.sampled_from(USUAL), st.text(max_size=12)))
 TEXTS = LINES.map("\n".join)
 
 
@@ -99,14 +96,10 @@ def test_lines_that_are_not_alike_stand_by_themselves() -> None:
 
 def test_an_inserted_line_does_not_shift_what_is_alike() -> None:
     """In a block of replaced lines each meets its like, not the one at its place."""
-    rows = aligned(
-        "rank the movies well\nanswer in one line", "a wholly new sentence\nrank the films well\nanswer in one line only"
-    )
-    assert [(row.left.number if row.left else 0, row.right.number if row.right else 0) for row in rows] == [
-        (0, 1),
-        (1, 2),
-        (2, 3),
-    ]
+    old = "rank the movies well\nanswer in one line"
+    new = "a wholly new sentence\nrank the films well\nanswer in one line only"
+    pairs = [(row.left.number if row.left else 0, row.right.number if row.right else 0) for row in aligned(old, new)]
+    assert pairs == [(0, 1), (1, 2), (2, 3)]
 
 
 @pytest.mark.parametrize(

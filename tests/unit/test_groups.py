@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -230,10 +231,11 @@ def test_what_cannot_be_is_named(call: Any, field: str) -> None:
 
 def test_the_confidence_must_be_one() -> None:
     """Between 0 and 1, for all three."""
-    for call in (
+    calls: tuple[Callable[[], object], ...] = (
         lambda: mean_difference([1.0], [1.0], confidence=1),
         lambda: ratio_difference(([1], [1]), ([1], [1]), confidence=0),
         lambda: conversion_difference((1, 2), (1, 2), confidence=95),
-    ):
+    )
+    for call in calls:
         with pytest.raises(ConfigError, match="confidence"):
             call()

@@ -193,7 +193,8 @@ def test_too_few_to_tell() -> None:
     """One user, or none: no bound, and the verdict says that it is not known."""
     for statistic in ("mean", "p95"):
         found = non_inferiority([1.0, 2.0], [1.0, 1.0], ["a", "a"], margin=9, statistic=statistic)
-        assert (found.verdict, found.clusters, found.difference) == ("unclear", 1, pytest.approx(0.5, abs=0.5))
+        assert (found.verdict, found.clusters) == ("unclear", 1)
+        assert found.difference == pytest.approx(0.5, abs=0.5)
     for statistic in ("mean", "p95", "rate"):
         found = non_inferiority([NAN], [1.0], margin=9, statistic=statistic)
         assert (found.verdict, found.n) == ("unclear", 0)
@@ -261,7 +262,7 @@ def test_the_jackknife_of_coverage_leaves_out_each_user() -> None:
     generator = np.random.default_rng(8)
     value, control = ([set(generator.zipf(1.5, size=5).tolist()) for _ in range(40)] for _ in range(2))
     users = np.repeat(np.arange(20), 2)
-    found = coverage_non_inferiority(value, control, users, catalogue=1000, margin=0.1)  # type: ignore[arg-type]  # numbers serve
+    found = coverage_non_inferiority(value, control, users, catalogue=1000, margin=0.1)
 
     def gap(without: int | None) -> float:
         sizes = [

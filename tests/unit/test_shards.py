@@ -338,9 +338,8 @@ def test_a_model_may_be_moved_and_not_changed(tmp_path: Path) -> None:
         retrievers = {"crowd": {"kind": "item-knn", "path": str(folder / "crowd.npz")}}
         retrievers["all"] = {"kind": "learned", "path": str(folder / "all")}
         fusion = {"path": str(folder / "fusion.json")}
-        return make_recipe({"backend": {"kind": "local"}, "retrievers": retrievers, "fusion": fusion}, CATALOG).digests[
-            "config"
-        ]
+        config = {"backend": {"kind": "local"}, "retrievers": retrievers, "fusion": fusion}
+        return make_recipe(config, CATALOG).digests["config"]
 
     here, there = tmp_path / "here", tmp_path / "there"
     (here / "all").mkdir(parents=True)

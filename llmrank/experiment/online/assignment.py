@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from llmrank.errors import ConfigError, RequestError, nearest
-from llmrank.experiment.online.reading_options import reading_of
 from llmrank.sections import make, mapping_of, refuse_unknown
 
 Reason: TypeAlias = Literal["assigned", "holdout", "other layer", "outside traffic", "disabled", "forced"]
@@ -118,8 +117,7 @@ def online_of(section: Mapping[str, Any] | None, variants: Sequence[str], contro
 
     Args:
         section: Its keys: `weights` (default: equal), `traffic`, `layer`, `holdout`, `enabled`, `salt` (default: `name`),
-            `force`; and `reading`, which is checked here too, so that a service finds its mistakes when it starts. None is an
-            empty section.
+            `force`. None is an empty one. `reading`, which says what a log is read for, is left to those who read it.
         variants: The variants' names, in the experiment's order.
         control: The one that everybody gets who does not take part.
         name: The experiment's.
@@ -129,7 +127,7 @@ def online_of(section: Mapping[str, Any] | None, variants: Sequence[str], contro
     """
     values = {key: value for key, value in mapping_of(section, "online").items() if value is not None}
     refuse_unknown(values, KEYS, "online")
-    reading_of(values.pop("reading", None))
+    values.pop("reading", None)
     if "layer" in values and not isinstance(values["layer"], LayerOptions):
         values["layer"] = _layer_of(mapping_of(values["layer"], "online.layer"))
     weights = mapping_of(values.get("weights", dict.fromkeys(variants, 1)), "online.weights")

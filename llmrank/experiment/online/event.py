@@ -12,6 +12,7 @@ import math
 import time as clock
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from llmrank.codec import canonical
@@ -230,7 +231,7 @@ def _text(name: str, value: object) -> None:
 
 def _number(name: str, value: object) -> float:
     fix = "Unix seconds" if name == "time" else "a finite number"
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):  # numpy's numbers are real ones, too
         raise InputError("must be a number", field=name, value=value, fix=fix)
     try:
         number = float(value)

@@ -45,9 +45,8 @@ def read_experiment(
         SetupError: scipy is not installed.
     """
     spec = load_spec(experiment)
-    section = dict(spec.online or {})
-    options = reading_of(section.pop("reading", None), spec.alpha)
-    online = online_of(section, tuple(spec.variants), spec.base, spec.name)
+    options = reading_of((spec.online or {}).get("reading"), spec.alpha)
+    online = online_of(spec.online, tuple(spec.variants), spec.base, spec.name)
     return read_log(logs, spec.name, online, options, until=until)
 
 
@@ -119,9 +118,7 @@ def read_log(
     )
     notes = [*reading.notes, *_of_metrics(found, options)]
     if stray:
-        notes.append(
-            f"{stray:,} clicks are on no list of the log, or on an item that their list does not have; they do not count."
-        )
+        notes.append(f"Clicks on no list of the log, or on no item of their list: {stray:,}. They do not count.")
     if not found.units:
         return replace(reading, interleavings=pairs, notes=tuple(notes)).saying(prefer(pairs, online.control, options))
     effects = metric_effects(found, online.control, list(shares.values()), options)
@@ -142,15 +139,15 @@ def _of_log(scan: Scan, found: Tally) -> Iterator[str]:
     if found.moved:
         part = 100 * found.moved / len(found.units)
         yield (
-            f"{found.moved:,} users ({part:.1f} %) were exposed to a second variant later; they count for their first, which "
-            "makes differences look smaller than they are."
+            f"Users who were exposed to a second variant later: {found.moved:,} ({part:.1f} %). They count for their first, "
+            "which makes differences look smaller than they are."
         )
     if found.strangers:
-        yield f"{found.strangers:,} users have outcomes and were never exposed; they do not count."
+        yield f"Users with outcomes and without an exposure: {found.strangers:,}. They do not count."
     if scan.other:
-        yield f"{scan.other:,} events have the id of an earlier one and other content; the first one counts."
+        yield f"Events with the id of an earlier one and other content: {scan.other:,}. The first one counts."
     if scan.torn:
-        yield f"{scan.torn:,} lines of the log were never written to their end; they do not count."
+        yield f"Lines of the log that were never written to their end: {scan.torn:,}. They do not count."
 
 
 def _of_metrics(found: Tally, options: ReadingOptions) -> Iterator[str]:
@@ -163,4 +160,5 @@ def _of_metrics(found: Tally, options: ReadingOptions) -> Iterator[str]:
                 yield f"Metric {metric.name}: no outcome of the log is called {name}; {seen}"
         young = len(found.units) - found.over(metric.window_s)
         if young:
-            yield f"Metric {metric.name}: {young:,} users do not count yet, as their {metric.window_days:g} days are not over."
+            days = f"{metric.window_days:g} days"
+            yield f"Metric {metric.name}: users who do not count yet, as their {days} are not over: {young:,}."

@@ -20,8 +20,8 @@ def broken_split(traffic: Sequence[Traffic], p: float) -> Said:
     worst = max(traffic, key=lambda each: abs(each.users - users * each.share))
     reason = (
         f"{visible(worst.variant)} has {worst.users:,} of {users:,} users ({100 * worst.users / users:.1f} %), and "
-        f"{100 * worst.share:.1f} % were due (sample-ratio mismatch, {p_equation(p)}). Who is missing is not missing by chance, so "
-        " the variants' users differ in more than the variant. Find out where exposures are lost or doubled, and begin anew."
+        f"{100 * worst.share:.1f} % were due (sample ratio, {p_equation(p)}). Who is missing is not missing by chance, "
+        "so the variants' users differ in more than the variant. Find out where exposures are lost or doubled, and begin anew."
     )
     return "invalid", "Invalid: do not read the rest.", reason
 

@@ -10,12 +10,12 @@ from llmrank.evaluation.report.markdown import escaped, table_markdown
 from llmrank.evaluation.report.numbers import day
 from llmrank.evaluation.report.parts import Table
 from llmrank.evaluation.report.values import label
-from llmrank.evaluation.report.visible import shortened, visible
+from llmrank.evaluation.report.visible import visible
 from llmrank.experiment.findings import Findings, PromptText
 from llmrank.experiment.report import tables, variance
 from llmrank.experiment.report.cases import CaseView, Entry, case_views
 from llmrank.experiment.report.diff import aligned, stretches
-from llmrank.experiment.report.words import OUTCOMES, READINGS, asked_by, came, facts, no_diff
+from llmrank.experiment.report.words import OUTCOMES, READINGS, asked_by, came, facts, no_diff, prompt_text
 
 _CASES = 3
 """So many cases of each variant are shown."""
@@ -109,7 +109,7 @@ def _prompts(findings: Findings) -> Iterator[str]:
 
 
 def _diff(control: PromptText, variant: PromptText) -> str:
-    texts = [shortened(visible(prompt.text, lines=True), _PROMPT_CHARS) for prompt in (control, variant)]
+    texts = [prompt_text(prompt, _PROMPT_CHARS) for prompt in (control, variant)]
     lines: list[str] = []
     for stretch in stretches(aligned(*texts)):
         if stretch.folded:

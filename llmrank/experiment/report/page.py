@@ -17,13 +17,24 @@ from markupsafe import Markup
 from llmrank.evaluation.report.numbers import day
 from llmrank.evaluation.report.parts import Row, Table
 from llmrank.evaluation.report.values import label, scaled
-from llmrank.evaluation.report.visible import shortened, visible
+from llmrank.evaluation.report.visible import visible
 from llmrank.experiment.findings import Effect, Findings, PromptText
 from llmrank.experiment.report import tables, variance
 from llmrank.experiment.report.cases import case_views, in_view
 from llmrank.experiment.report.diff import Stretch, aligned, stretches
 from llmrank.experiment.report.drawing import Axis, Gauge, Mark, axis, gauge, mark
-from llmrank.experiment.report.words import OUTCOMES, READINGS, asked_by, came, facts, interval_name, no_diff, points, value
+from llmrank.experiment.report.words import (
+    OUTCOMES,
+    READINGS,
+    asked_by,
+    came,
+    facts,
+    interval_name,
+    no_diff,
+    points,
+    prompt_text,
+    value,
+)
 
 _PROMPT_CHARS = 1_200_000
 """The most characters of prompts on the page, of all variants together."""
@@ -149,7 +160,7 @@ def _prompts(findings: Findings) -> list[Compared]:
 
 def _compared(control: PromptText, variant: PromptText, room: int) -> Compared:
     why_not = no_diff(control, variant)
-    texts = [shortened(visible(prompt.text, lines=True), room) for prompt in (control, variant)]
+    texts = [prompt_text(prompt, room) for prompt in (control, variant)]
     rows = aligned(*texts) if why_not is None else ()
     return Compared(
         visible(variant.variant),

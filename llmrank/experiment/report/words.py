@@ -10,7 +10,7 @@ from llmrank.evaluation.measures.measure import Measure
 from llmrank.evaluation.measures.statistics import Difference
 from llmrank.evaluation.report.numbers import MISSING, count, dollars, fixed, percent, significant
 from llmrank.evaluation.report.values import label, signed, value_text
-from llmrank.evaluation.report.visible import visible
+from llmrank.evaluation.report.visible import shortened, visible
 from llmrank.experiment.findings import Effect, Findings, Guardrail, Outcome, PromptText, Unit
 from llmrank.experiment.statistics.noninferiority import Verdict
 
@@ -210,6 +210,12 @@ def asked_by(prompt: PromptText) -> str:
     ]
     parts += [f"{template}@{fingerprint}" for template, fingerprint in prompt.templates.items()]
     return visible("; ".join(parts)) if parts else "asks no model"
+
+
+def prompt_text(prompt: PromptText, room: int) -> str:
+    """The prompt in at most about so many characters, all of them visible; line feeds stay."""
+    # What cannot be seen becomes several characters, so it is cut before, to save time, and after.
+    return shortened(visible(shortened(prompt.text, room), lines=True), room)
 
 
 def no_diff(control: PromptText, variant: PromptText) -> str | None:
