@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmrank.errors import ConfigError, nearest
+from llmrank.errors import ConfigError, SetupError, nearest
 from llmrank.files import write_whole
 from llmrank.fusion.combination import Combination
 from llmrank.fusion.features import FEATURES
@@ -45,9 +45,16 @@ class FusionFile:
 
 
 def write_fusion(path: str | Path, file: FusionFile) -> None:
-    """Writes the file; it appears under its name only when it is whole and on disk."""
+    """Writes the file; it appears under its name only when it is whole and on disk.
+
+    Raises:
+        SetupError: it cannot be written.
+    """
     document = {"format": FORMAT, "fusion": file.combination.record(), "fitted": dict(file.fitted)}
-    write_whole(Path(path), [json.dumps(document, indent=1, allow_nan=False) + "\n"])
+    try:
+        write_whole(Path(path), [json.dumps(document, indent=1, allow_nan=False) + "\n"])
+    except OSError as error:
+        raise SetupError(f"cannot write {path} ({error.strerror or error}); free space, or name another place") from error
 
 
 def read_fusion(path: str | Path) -> FusionFile:

@@ -102,7 +102,7 @@ def test_variants_get_their_weights(weights: dict[str, float]) -> None:
 )
 def test_hashes_are_independent(first: Any, second: Any) -> None:
     """Where a unit falls for one purpose and salt tells nothing about any other: chi-square of a 4 x 4 table."""
-    counts = Counter(f"{int(4 * place(*first, unit))}{int(4 * place(*second, unit))}" for unit in MANY)
+    counts = Counter(f"{int(4 * place(first[0], first[1], unit))}{int(4 * place(second[0], second[1], unit))}" for unit in MANY)
     assert chi_square(counts, {f"{i}{j}": 1 / 16 for i in range(4) for j in range(4)}) < 37.7  # 15 degrees: 1 in 1,000
 
 
@@ -153,7 +153,7 @@ def test_the_holdout_is_the_same_for_every_experiment(unit: str, holdout: float)
 
 def test_the_holdout_is_a_share_of_the_units() -> None:
     """A tenth is a tenth, and none by default."""
-    counts = Counter(assign(options(holdout=0.1), unit).reason for unit in MANY)
+    counts = Counter[str](assign(options(holdout=0.1), unit).reason for unit in MANY)
     assert chi_square(counts, {"holdout": 0.1, "assigned": 0.9}) < 10.8
 
 

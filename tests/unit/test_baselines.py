@@ -25,7 +25,7 @@ from llmrank.fusion import Fusion
 from llmrank.protocols import Embedder
 from llmrank.retrieval.learned import FLOOR
 from llmrank.retrieval.prefilter import Prefilter, PrefilterOptions
-from llmrank.types import Item, Ranking, RankRequest, ResolvedRequest, Usage
+from llmrank.types import Constraint, Item, Ranking, RankRequest, ResolvedRequest, Usage
 from tests.unit import fake_retrievers
 from tests.unit.bag_embedder import BagEmbedder
 from tests.unit.fake_retrievers import FakeModel, FakeOptions
@@ -272,6 +272,28 @@ def test_a_fusion_of_a_whole_catalogue_unites_what_is_found(tmp_path: Path) -> N
     new = one(baseline("fusion", retrievers=retrievers), ask(None, history=()))
     assert sorted(new.item_ids) == IDS
     assert {each.score for each in new.items} == {0.0}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "given"])
+def test_what_does_not_meet_constraints_is_left_out(name: str) -> None:
+    """By every baseline, of a list and of a whole catalogue, there also what the user has."""
+    years = Catalog(Item(str(number), title, {"year": 1990 + number}) for number, title in enumerate(TITLES))
+    new = (Constraint("year", ">=", 1994),)
+    listed = one(baseline(name, catalog=years), ask(["1", "2", "5", "7"], constraints=new))
+    assert (sorted(listed.item_ids), listed.cut.constrained) == (["5", "7"], 2)
+    whole = one(baseline(name, catalog=years), ask(None, constraints=new))
+    assert (sorted(whole.item_ids), whole.cut.constrained, whole.shown) == (["4", "5", "7"], 4, ())
+    none = one(baseline(name, catalog=years), ask(None, constraints=(Constraint("year", "=", 1996),)))
+    assert none.status == "error"
+    assert "the user has all items that meet them" in str(none.error)
+
+
+def test_of_a_whole_catalogue_under_constraints_no_more_than_a_thousand_are_ranked() -> None:
+    """As without them; and an order of listing that is not there cannot be given."""
+    large = Catalog(Item(f"i{number}", "film", {"year": number}) for number in range(MOST_RANKED + 100))
+    asked = ask(None, history=(), constraints=(Constraint("year", ">", 10),))
+    assert len(one(baseline("random", catalog=large), asked).items) == MOST_RANKED
+    assert one(baseline("given", catalog=large), asked).status == "error"
 
 
 class Fixed:

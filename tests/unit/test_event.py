@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,14 +18,15 @@ from llmrank.experiment.online.event import Event, click, exposure, impression, 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 JSON = st.dictionaries(st.text(max_size=3), st.none() | st.booleans() | st.integers() | st.text(max_size=3), max_size=3)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+TIMES = st.floats(0, 4e9)
 
 
 def events() -> st.SearchStrategy[Event]:
     """Events of every kind."""
     teams = st.lists(st.sampled_from(["a", "b", None]), max_size=4)
     return st.one_of(
-        st.builds(exposure, TEXTS, TEXTS, TEXTS, time=NUMBERS, about=JSON),
-        st.builds(outcome, TEXTS | st.none(), TEXTS, TEXTS, NUMBERS | st.none(), event_id=TEXTS, time=NUMBERS, about=JSON),
+        st.builds(exposure, TEXTS, TEXTS, TEXTS, time=TIMES, about=JSON),
+        st.builds(outcome, TEXTS | st.none(), TEXTS, TEXTS, NUMBERS | st.none(), event_id=TEXTS, time=TIMES, about=JSON),
         st.builds(
             lambda one, two, three, teams, time: impression(
                 one, two, three, [f"i{place}" for place in range(len(teams))], teams, {"a": one, "b": one + "'"}, time=time
@@ -33,9 +35,9 @@ def events() -> st.SearchStrategy[Event]:
             TEXTS,
             TEXTS,
             teams,
-            NUMBERS,
+            TIMES,
         ),
-        st.builds(click, TEXTS, TEXTS, TEXTS, TEXTS, time=NUMBERS),
+        st.builds(click, TEXTS, TEXTS, TEXTS, TEXTS, time=TIMES),
     )
 
 
@@ -62,7 +64,7 @@ def test_an_exposure_at_another_time_is_the_same_event() -> None:
 def test_ids_differ_where_anything_differs(one: list[str], two: list[str]) -> None:
     """Exposures share an id only if experiment, unit and variant are all the same, however the texts are cut."""
     assert (exposure(*one).id == exposure(*two).id) == (one == two)
-    assert exposure(*one).id != click(*one, item_id="x").id
+    assert exposure(*one).id != click(one[0], one[1], one[2], "x").id
 
 
 def test_a_click_is_one_event_an_item_and_impression() -> None:
@@ -95,6 +97,7 @@ LIST: Mapping[str, Any] = {"impression": "i", "items": ["x"], "teams": ["a"], "v
         ({"time": math.nan}, "time"),
         ({"time": True}, "time"),
         ({"time": 10**400}, "time"),
+        ({"time": 1_764_000_000_000}, "time"),
         ({"value": math.inf}, "value"),
         ({"value": "3"}, "value"),
         ({"about": []}, "about"),
@@ -128,6 +131,14 @@ def test_a_record_with_an_unknown_key_is_refused() -> None:
         Event.of({**record, "varient": "plain"})
     with pytest.raises(InputError, match="time: is missing"):
         Event.of({name: value for name, value in record.items() if name != "time"})
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    """They come out of models and tables; in the log they are plain ones."""
+    event = outcome("e", "7", "score", np.float32(0.5), event_id="1", time=np.int64(3))  # type: ignore[arg-type]  # as said
+    assert (type(event.value), event.value, type(event.time), event.time) == (float, 0.5, float, 3.0)
+    with pytest.raises(InputError, match="value: must be a number"):
+        outcome("e", "7", "score", np.True_, event_id="1")  # type: ignore[arg-type]  # the mistake under test
 
 
 def test_an_outcome_may_be_every_experiments() -> None:

@@ -128,8 +128,8 @@ def test_every_number_of_the_findings_is_shown(name: str, form: str) -> None:
             assert number in text
     for guardrail in findings.guardrails:
         result = guardrail.result
-        for number in (result.difference, result.bound, math.copysign(result.margin, 1 if guardrail.worse == "higher" else -1)):
-            assert " ".join(change(guardrail, number).split()) in " ".join(text.split())
+        for told in (result.difference, result.bound, math.copysign(result.margin, 1 if guardrail.worse == "higher" else -1)):
+            assert " ".join(change(guardrail, told).split()) in " ".join(text.split())
     for segment in findings.segments:
         assert f"{segment.users:,}" in text
     for part in variance.parts(findings):

@@ -71,7 +71,8 @@ def test_the_better_variant_is_found_and_said(tmp_path: Path, data: Path, runnin
     effect = findings.effect("bold")
     # Of 24 relevant items 3 stand last (the control's hits), 12 second and 9 first (the variant's hits).
     hits = next(each for each in findings.effects if each.measure.name == "hit@1")
-    assert (hits.control_mean, hits.variant_mean) == (pytest.approx(3 / 24), pytest.approx(9 / 24))
+    assert hits.control_mean == pytest.approx(3 / 24)
+    assert hits.variant_mean == pytest.approx(9 / 24)
     assert effect.difference.low > 0
     assert effect.adjusted < 0.05
     assert (effect.correction, hits.correction) == ("holm", "bh")
@@ -142,7 +143,7 @@ def test_failures_count_and_break_a_guardrail(tmp_path: Path, data: Path) -> Non
     """A variant whose answers cannot be read is never left out: its users count, and its guardrail is broken."""
 
     def silent(request: Request) -> Reply | None:
-        return openai_error(400, "no") if asks(request, "bold") else None
+        return openai_error("no") if asks(request, "bold") else None
 
     with server(silent) as running:
         done = run(experiment(data, running.url, guardrails={"failures": 0.05}), tmp_path / "ab")

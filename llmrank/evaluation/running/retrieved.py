@@ -136,7 +136,8 @@ class FusionBaseline(Baseline):
 
 def _comparable(scores: NDArray[np.float32], floor: float | None) -> NDArray[np.float32]:
     """Scores in which a floor far below all that was found (that of ``learned``) stands as far below the least as the best
-    stands above it: brought to one scale with the floor itself, all that was found would look alike."""
+    stands above it: brought to one scale with the floor itself, all that was found would look alike.
+    """
     if floor is None or floor >= 0 or not (found := scores > floor).any():
         return scores
     least, best = scores[found].min(), scores[found].max()

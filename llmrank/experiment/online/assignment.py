@@ -117,7 +117,7 @@ def online_of(section: Mapping[str, Any] | None, variants: Sequence[str], contro
 
     Args:
         section: Its keys: `weights` (default: equal), `traffic`, `layer`, `holdout`, `enabled`, `salt` (default: `name`),
-            `force`. None is an empty one.
+            `force`. None is an empty one. `reading`, which says what a log is read for, is left to those who read it.
         variants: The variants' names, in the experiment's order.
         control: The one that everybody gets who does not take part.
         name: The experiment's.
@@ -127,6 +127,7 @@ def online_of(section: Mapping[str, Any] | None, variants: Sequence[str], contro
     """
     values = {key: value for key, value in mapping_of(section, "online").items() if value is not None}
     refuse_unknown(values, KEYS, "online")
+    values.pop("reading", None)
     if "layer" in values and not isinstance(values["layer"], LayerOptions):
         values["layer"] = _layer_of(mapping_of(values["layer"], "online.layer"))
     weights = mapping_of(values.get("weights", dict.fromkeys(variants, 1)), "online.weights")
@@ -143,7 +144,7 @@ def online_of(section: Mapping[str, Any] | None, variants: Sequence[str], contro
     return make(OnlineOptions, {"salt": name, **values, "control": control}, "online")
 
 
-KEYS = ("weights", "traffic", "layer", "holdout", "enabled", "salt", "force")
+KEYS = ("weights", "traffic", "layer", "holdout", "enabled", "salt", "force", "reading")
 """What the section `online` may hold."""
 
 

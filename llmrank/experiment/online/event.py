@@ -12,6 +12,7 @@ import math
 import time as clock
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from llmrank.codec import canonical
@@ -20,6 +21,9 @@ from llmrank.errors import InputError, nearest
 Kind: TypeAlias = Literal["exposure", "outcome", "impression", "click"]
 
 KINDS: Final[tuple[str, ...]] = get_args(Kind)
+
+LATEST: Final = 1e11
+"""Seconds. Beyond it no time is one: today's in milliseconds are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class Event:
         if self.experiment is not None or self.kind != "outcome":
             _text("experiment", self.experiment)
         object.__setattr__(self, "time", _number("time", self.time))
+        if abs(self.time) > LATEST:
+            raise InputError("is beyond the year 5000", field="time", value=self.time, fix="Unix seconds, not milliseconds")
         if self.kind not in KINDS:
             raise InputError("is none of the kinds", field="kind", value=self.kind, fix=f"one of {', '.join(KINDS)}")
         for name, kind in (("variant", "exposure"), ("name", "outcome")):
@@ -225,7 +231,7 @@ def _text(name: str, value: object) -> None:
 
 def _number(name: str, value: object) -> float:
     fix = "Unix seconds" if name == "time" else "a finite number"
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):  # numpy's numbers are real ones, too
         raise InputError("must be a number", field=name, value=value, fix=fix)
     try:
         number = float(value)

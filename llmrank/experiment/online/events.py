@@ -6,6 +6,7 @@ written and hold every event whose `write` came back, whatever kills the process
 
 from __future__ import annotations
 
+import heapq
 import os
 import threading
 from abc import ABC, abstractmethod
@@ -25,7 +26,7 @@ SQLITE = (".sqlite", ".db")
 
 @dataclass(slots=True)
 class Scan:
-    """Reads logs from their beginning, each event once, and counts what it left out.
+    """Reads logs, each event once, and counts what it left out.
 
     Attributes:
         events: Events given so far.
@@ -41,7 +42,8 @@ class Scan:
     _seen: dict[bytes, bytes] = field(default_factory=dict)
 
     def read(self, *paths: str | Path) -> Iterator[Event]:
-        """The events of one log after another, in the order of writing; needs no right to write.
+        """The events of a log in the order of writing; of several logs by their times, as one log would have them, so that of
+        one event in two logs the earlier one counts. Needs no right to write.
 
         It remembers every id: about 200 bytes an event.
 
@@ -49,12 +51,16 @@ class Scan:
             ConfigError: a path has an ending that no log has.
             DatasetError: a file is missing or not an event log.
         """
-        for path in paths:
-            for event in _stored(Path(path)):
-                if event is None:
-                    self.torn += 1
-                elif self.is_new(event):
-                    yield event
+        for event in heapq.merge(*(self._whole(Path(path)) for path in paths), key=lambda event: event.time):
+            if self.is_new(event):
+                yield event
+
+    def _whole(self, path: Path) -> Iterator[Event]:
+        for event in _stored(path):
+            if event is None:
+                self.torn += 1
+            else:
+                yield event
 
     def is_new(self, event: Event) -> bool:
         """Whether this is the first event with its id; counts it."""

@@ -242,7 +242,8 @@ def _drawn_quantiles(values: Floats, codes: Integers, times: Integers, share: fl
     ordered = values[order]
     # The value at a place of the drawn list is the first one by which more than so many have been drawn.
     first, second = (ordered[(reached <= at[:, None]).sum(axis=1)] for at in (below, np.minimum(below + 1, reached[:, -1] - 1)))
-    return first + (second - first) * (place - below)
+    found: Floats = first + (second - first) * (place - below)
+    return found
 
 
 def _covered(lists: Sequence[Collection[str]], codes: Integers, users: int) -> tuple[int, Floats]:

@@ -149,13 +149,25 @@ def _split(pairs: _Pairs, user: Integers, order: Integers, variant: Integers) ->
         user_part = between - three - (order_part if shuffles else 0.0)
         if not (repeats and shuffles):
             rest = two if shuffles else three - answers if repeats else three
-    found = [
-        None if math.isnan(part) else max(0.0, part) for part in (user_part, prompt, user_prompt, order_part, order_prompt)
-    ]
-    sampling, left = (None if math.isnan(part) else max(0.0, part) for part in (answers, rest))
-    notes = _notes(single, alone, repeats, shuffles)
-    sizes = len(pairs.y), len(np.unique(user)), len(np.unique(variant))
-    return Variation(*found, sampling, left, total, *sizes, notes)
+    return Variation(
+        user=_part(user_part),
+        prompt=_part(prompt),
+        user_prompt=_part(user_prompt),
+        order=_part(order_part),
+        order_prompt=_part(order_prompt),
+        sampling=_part(answers),
+        rest=_part(rest),
+        total=total,
+        measurements=len(pairs.y),
+        users=len(np.unique(user)),
+        variants=len(np.unique(variant)),
+        notes=_notes(single, alone, repeats, shuffles),
+    )
+
+
+def _part(estimate: float) -> float | None:
+    """A variance as it is told: not below 0, None where the design has nothing to say of it."""
+    return None if math.isnan(estimate) else max(0.0, estimate)
 
 
 def _notes(single: bool, alone: bool, repeats: bool, shuffles: bool) -> tuple[str, ...]:
