@@ -148,6 +148,7 @@ class Templates:
     def __init__(self, *directories: str | Path) -> None:
         self._files: dict[str, Path] = {}
         self._rank: dict[str, int] = {}
+        self._texts: dict[str, str] = {}
         self._cache: dict[str, Template] = {}
         folders = [Path(directory) for directory in directories]
         for folder in folders:
@@ -158,6 +159,23 @@ class Templates:
                 file = path.relative_to(folder).as_posix()
                 if file not in self._files:
                     self._files[file], self._rank[file] = path, rank
+
+    @classmethod
+    def of_sources(cls, sources: Mapping[str, str], origin: str | Path = "") -> Templates:
+        """The templates that these texts make up by themselves, with no directory, not even llmrank's own, behind them.
+
+        With the `sources` of a `Template` it has that template, which renders as it did, and its fingerprint.
+
+        Args:
+            sources: The text of every file, by file name.
+            origin: Where they are from; what is made of them says so.
+        """
+        made = cls.__new__(cls)
+        made._files = {file: Path(origin, file) for file in sources}
+        made._rank = dict.fromkeys(sources, 0)
+        made._texts = dict(sources)
+        made._cache = {}
+        return made
 
     def names(self) -> tuple[str, ...]:
         """The names of all templates, sorted; partials are none."""
@@ -219,16 +237,12 @@ class Templates:
         kinds = {_kind(name, step) for step in steps}
         if len(kinds) > 1:
             raise TemplateError("some steps are chats and some raw text", field=f"template {name}", fix="use one kind")
-        digest = hashlib.sha256()
-        for file in sorted(sources):
-            for part in (file, sources[file]):
-                digest.update(f"{len(part)}:{part}".encode())
         file = step_files[0]
         origin = self._files[file]
         for _ in file.split("/"):
             origin = origin.parent
         description = _description(sources[file])
-        return Template(name, kinds.pop(), tuple(steps), sources, origin, description, digest.hexdigest()[:12], environment)
+        return Template(name, kinds.pop(), tuple(steps), sources, origin, description, fingerprint(sources), environment)
 
     def _closure(self, name: str, file: str, environment: _Environment, trees: dict[str, nodes.Template]) -> tuple[str, ...]:
         """Reads `file` and all that it extends, includes or imports into the environment's sources and `trees`."""
@@ -269,11 +283,22 @@ class Templates:
         return present
 
     def _source(self, name: str, file: str) -> str:
+        if file in self._texts:
+            return self._texts[file]
         try:
             # Universal newlines: a checkout with CRLF has the same fingerprint and the same prompt.
             return self._files[file].read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise TemplateError(f"cannot be read: {error}", field=f"template {name}, {file}") from error
+
+
+def fingerprint(sources: Mapping[str, str]) -> str:
+    """12 hexadecimal digits of the SHA-256 over the names and texts of all files that a template is made of."""
+    digest = hashlib.sha256()
+    for file in sorted(sources):
+        for part in (file, sources[file]):
+            digest.update(f"{len(part)}:{part}".encode())
+    return digest.hexdigest()[:12]
 
 
 def packaged_directory() -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from llmrank.evaluation.measures.measure import Measure
@@ -27,6 +28,8 @@ from llmrank.template import Templates
 
 NDCG, NDCG5, HIT, NOVELTY = Measure("ndcg", 10), Measure("ndcg", 5), Measure("hit", 1), Measure("novelty", 10)
 HOSTILE = "<script>document.title = 'taken'</script><img src=http://127.0.0.1:9/a.png onerror=alert(1)>\u202e\x07"
+
+TEMPLATES = Templates()
 
 TITLES = (
     "The Fugitive (1993)",
@@ -107,9 +110,10 @@ def disagreement(variant: str, seed: int, query: str | None = None) -> Disagreem
     return Disagreement(variant, str(400 + seed), TITLES[:12], query, control, other, 0.21, 0.0, 0.6309)
 
 
+@lru_cache
 def prompt(variant: str, template: str, model: str = "qwen2.5-0.5b") -> PromptText:
     """What one of the packaged templates makes for the sample user."""
-    found = Templates().get(template)
+    found = TEMPLATES.get(template)
     rendered = found.render(sample_values(found, {}))
     assert not isinstance(rendered, str)
     text = "\n".join(f"[{message.role}]\n{message.content}\n" for message in rendered)

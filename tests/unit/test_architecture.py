@@ -38,7 +38,7 @@ LAYERS = [
     }
     | {"cache", "codec"},
     {"strategies", "backends", "retrieval", "understanding"},
-    {"ranker", "config", "prices", "sections", "strategy_kinds", "retriever_kinds", "fusion_kinds", "forecast"},
+    {"ranker", "config", "prices", "sections", "strategy_kinds", "retriever_kinds", "fusion_kinds", "forecast"} | {"registry"},
     {"evaluation", "experiment", "scale"},
     {"cli"},
 ]
