@@ -161,4 +161,5 @@ def _of_metrics(found: Tally, options: ReadingOptions) -> Iterator[str]:
                 yield f"Metric {metric.name}: no outcome of the log is called {name}; {seen}"
         young = len(found.units) - found.over(metric.window_s)
         if young:
-            yield f"Metric {metric.name}: users who do not count yet, as their {metric.window_days:g} days are not over: {young:,}."
+            days = f"{metric.window_days:g} days"
+            yield f"Metric {metric.name}: users who do not count yet, as their {days} are not over: {young:,}."
