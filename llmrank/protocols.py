@@ -155,7 +155,9 @@ class Retriever(Protocol):
 
     @property
     def floor(self) -> float | None:
-        """Items whose score is not above it are not found, only known to be none of its own; None if every score counts."""
+        """Items whose score is not above it are not found, only known to be none of its own; None if every score counts, but
+        where all are 0: then nothing is found.
+        """
         ...
 
     def score(self, request: ResolvedRequest, candidates: Sequence[Item]) -> NDArray[np.float32]:

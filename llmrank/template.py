@@ -15,6 +15,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NoReturn, TypeAlias, cast
 
@@ -114,7 +115,7 @@ class Template:
 
     def uses(self, name: str) -> bool:
         """True if one of its files reads a variable of that name that it does not set itself."""
-        return any(name in meta.find_undeclared_variables(self._environment.parse(text)) for text in self.sources.values())
+        return any(name in _undeclared(text) for text in self.sources.values())
 
     def render_item(self, values: Mapping[str, object]) -> str:
         """Renders ``_item.jinja``: the text of one item."""
@@ -313,6 +314,12 @@ class _Environment(ImmutableSandboxedEnvironment):
         )
         self.sources = sources
         self.globals["fail"] = _fail
+
+
+@lru_cache(maxsize=512)  # strategies ask the same of the same few files whenever a Ranker is built
+def _undeclared(text: str) -> frozenset[str]:
+    """The variables that a file reads and does not set itself."""
+    return frozenset(meta.find_undeclared_variables(_Environment({}).parse(text)))
 
 
 def _fail(message: str) -> NoReturn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from llmrank.errors import RequestError, nearest
 
@@ -69,6 +69,41 @@ class Constraint:
         """False for ``!=`` and ``not in``, which an item without the attribute meets."""
         return self.op not in ("!=", "not in")
 
+    @classmethod
+    def from_record(cls, record: object) -> Constraint:
+        """The condition of an object ``{"attribute", "op", "value"}``, as JSON has it.
+
+        Raises:
+            RequestError: it is no such object, or no condition.
+        """
+        if not isinstance(record, dict) or set(record) != {"attribute", "op", "value"} or not isinstance(record["op"], str):
+            fix = 'write {"attribute": "year", "op": ">=", "value": 1990}'
+            raise RequestError("is no object of attribute, op and value", field="constraints", value=record, fix=fix)
+        return cls(record["attribute"], record["op"], record["value"])  # type: ignore[arg-type]  # it is checked there
+
+    @classmethod
+    def parse(cls, text: str) -> Constraint:
+        """The condition of a text: ``year>=1990``, ``genres != Horror``, ``genres in Comedy, Drama``.
+
+        What reads as a number is one.
+
+        Raises:
+            RequestError: it is no condition.
+        """
+        found = _IN.fullmatch(text) or _COMPARED.fullmatch(text)
+        if found is None:
+            fix = f"write ATTRIBUTE, one of {', '.join(OPERATORS)}, and a value: 'year>=1990'"
+            raise RequestError("is no condition", field="constraints", value=text, fix=fix)
+        attribute, op, value = found["attribute"], " ".join(found["op"].split()), found["value"]
+        if op in ("in", "not in"):
+            return cls(attribute, op, tuple(_value(part.strip()) for part in value.split(",") if part.strip()))  # type: ignore[arg-type]  # it is checked
+        return cls(attribute, op, _value(value))  # type: ignore[arg-type]  # it is checked there
+
+    def record(self) -> dict[str, Any]:
+        """As JSON values: what `from_record` takes."""
+        value = list(self.value) if isinstance(self.value, tuple) else self.value
+        return {"attribute": self.attribute, "op": self.op, "value": value}
+
     def __str__(self) -> str:
         return f"{self.attribute} {self.op} {', '.join(map(_shown, self.values))}"
 
@@ -102,6 +137,18 @@ class Wish:
         wanted = (*self.wishes, *self.like)
         own = _words(self.query)
         return ", ".join(wanted if any(_words(phrase) & own for phrase in wanted) else (self.query, *wanted))
+
+
+_IN = re.compile(r"\s*(?P<attribute>[^\s<>=!]+)\s+(?P<op>not\s+in|in)\s+(?P<value>.*\S)\s*", re.DOTALL)
+_COMPARED = re.compile(r"\s*(?P<attribute>[^<>=!]*[^\s<>=!])\s*(?P<op>[<>=!]+)\s*(?P<value>.*\S)\s*", re.DOTALL)
+_WHOLE = re.compile(r"[-+]?\d{1,18}", re.ASCII)
+_DECIMAL = re.compile(r"[-+]?\d{0,18}\.\d{1,18}", re.ASCII)
+
+
+def _value(text: str) -> Value:
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    return float(text) if _DECIMAL.fullmatch(text) else text
 
 
 def _words(text: str) -> set[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from llmrank.cli.ab_online import read
+from llmrank.cli.assign import assign
 from llmrank.cli.eval import ENGINES
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ ab_app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
 )
+ab_app.command()(assign)
 ab_app.command()(read)
 
 

@@ -23,7 +23,7 @@ from llmrank.prices import FREE, VARIABLE, Prices
 from llmrank.progress import progress
 from llmrank.ranker import Ranker
 from llmrank.resolve import resolve
-from llmrank.types import Ranking, RankRequest, Usage, Wish
+from llmrank.types import Constraint, Ranking, RankRequest, Usage, Wish
 
 
 def rank(
@@ -34,12 +34,18 @@ def rank(
         str | None, typer.Option("--candidates", help="Item ids with commas between; left out: the whole catalogue.")
     ] = None,
     query: Annotated[str | None, typer.Option("--query", "-q", help="What the user says they want.")] = None,
+    constraint: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--constraint", help="What every item shown has to be: 'year>=1990', 'genres in Comedy, Drama'; may be given again."
+        ),
+    ] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", "-k", min=1, help="How many items to show.")] = None,
     cases: Annotated[
         Path | None,
         typer.Option(
             "--cases",
-            help="Requests (user_id, history, candidates, query) to rank: JSONL, a Parquet file, or a folder of them.",
+            help="Requests (user_id, history, candidates, query, constraints) to rank: JSONL, Parquet, or a folder of them.",
         ),
     ] = None,
     out: Annotated[
@@ -69,11 +75,12 @@ def rank(
     ] = None,
 ) -> None:
     """Rank candidates for one user, or for every line of a file."""
-    single = {"--history": history, "--candidates": candidates, "--query": query}
+    single = {"--history": history, "--candidates": candidates, "--query": query, "--constraint": constraint}
     if cases is not None:
         given = [name for name, value in single.items() if value]
         if given:
             raise RequestError("cannot be joined with --cases", field=given[0], fix="give one request, or a file of them")
+    conditions = tuple(map(_constraint, constraint or ()))
     table = Prices.load(prices)
     shards = ShardArguments(engine, rows, workers, gpus, address, keep, retry_errors, overwrite)
     if dry_run:
@@ -83,7 +90,7 @@ def rank(
                 fix = "leave it out; > FILE keeps what is printed" if field == "--out" else "leave it out"
                 named = None if value is True else str(value)
                 raise RequestError("a dry run ranks nothing", field=field, value=named, fix=fix)
-        request = RankRequest(_ids(history), None if candidates is None else _ids(candidates), query, top_k=top_k)
+        request = _request(history, candidates, query, top_k, conditions)
         forecast_rank(config, items, request if cases is None else cases, top_k, table, as_json=as_json)
         return
     if shards.wanted(cases):
@@ -102,12 +109,12 @@ def rank(
             status = _rank_file(ranker, cases, out, top_k, table)
             cache.tell()
             raise typer.Exit(status)
-        request = RankRequest(_ids(history), None if candidates is None else _ids(candidates), query, top_k=top_k)
+        request = _request(history, candidates, query, top_k, conditions)
         resolve(request, ranker.catalog)  # a mistyped id is found before a catalogue is embedded
         if candidates is None:
             _prepare(ranker)
         cache = PrefixCacheWatch(ranker)
-        ranking = ranker.rank(request.history, request.candidates, query, top_k)
+        ranking = ranker.rank(request.history, request.candidates, query, top_k, constraints=conditions)
         bill = _bill(ranker, ranking.usage, table)
         order = "the order given" if ranker.prefilter is None else "prefilter order"
     if as_json:
@@ -116,6 +123,20 @@ def rank(
         _print(ranking, show_prompt, bill, order)
     cache.tell()
     raise typer.Exit(1 if ranking.status == "error" else 0)
+
+
+def _request(
+    history: str, candidates: str | None, query: str | None, top_k: int | None, constraints: tuple[Constraint, ...]
+) -> RankRequest:
+    listed = None if candidates is None else _ids(candidates)
+    return RankRequest(_ids(history), listed, query, top_k=top_k, constraints=constraints)
+
+
+def _constraint(text: str) -> Constraint:
+    try:
+        return Constraint.parse(text)
+    except RequestError as error:
+        raise RequestError(error.message, field="--constraint", value=text, fix=error.fix) from error
 
 
 def _ids(text: str) -> list[str]:

@@ -1,8 +1,8 @@
 """A JSONL file goes in, Cases come out: what a user had chosen, what could come next, and what did; and back into a file.
 
 A case file has one JSON object a line: `user_id`, `history` (ids, oldest first), `candidates` (ids; null or none for the whole
-catalogue), `relevant` (ids; never shown to a model) and, optionally, `query` and `retrieved`: an object of further lists of
-candidates, each under its retriever's name.
+catalogue), `relevant` (ids; never shown to a model) and, optionally, `query`, `constraints` (objects of `attribute`, `op` and
+`value`) and `retrieved`: an object of further lists of candidates, each under its retriever's name.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from llmrank import jsonl
-from llmrank.errors import DatasetError, nearest
+from llmrank.errors import DatasetError, RequestError, nearest
 from llmrank.jsonl import Line
 from llmrank.types import RankRequest
+from llmrank.wish import Constraint
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Case:
         candidates: What is to be ranked; None stands for the whole catalogue.
         relevant: What the user chose of it. It need not be among the candidates: then no ranking can find it.
         query: What the user said they want.
+        constraints: What every item returned has to be.
     """
 
     user_id: str
@@ -37,11 +39,12 @@ class Case:
     candidates: tuple[str, ...] | None
     relevant: tuple[str, ...]
     query: str | None = None
+    constraints: tuple[Constraint, ...] = ()
 
     @property
     def request(self) -> RankRequest:
         """The question alone: what was relevant stays behind."""
-        return RankRequest(history=self.history, candidates=self.candidates, query=self.query, user_id=self.user_id)
+        return RankRequest(self.history, self.candidates, self.query, self.user_id, constraints=self.constraints)
 
 
 def read_cases(path: str | Path, *, retrieved: str | None = None) -> Iterator[Case]:
@@ -74,6 +77,7 @@ def make_case(line: Line, *, retrieved: str | None = None) -> Case:
         candidates=_candidates(record, where) if retrieved is None else _retrieved(record, retrieved, where),
         relevant=jsonl.ids(record, "relevant", where),
         query=jsonl.text(record, "query", where),
+        constraints=_constraints(record, where),
     )
 
 
@@ -95,6 +99,7 @@ def read_requests(path: str | Path, *, top_k: int | None = None, name: str | Non
             query=jsonl.text(line.record, "query", line.where),
             user_id=jsonl.id_of(line.record, "user_id", line.where),
             top_k=top_k,
+            constraints=_constraints(line.record, line.where),
         )
 
 
@@ -113,6 +118,8 @@ def write_cases(path: str | Path, cases: Iterable[Case]) -> None:
                 }
                 if case.query is not None:
                     record["query"] = case.query
+                if case.constraints:
+                    record["constraints"] = [each.record() for each in case.constraints]
                 file.write(json_line(record))
             file.flush()
             os.fsync(file.fileno())
@@ -136,6 +143,19 @@ def json_line(record: Mapping[str, Any], encoding: str = "utf-8") -> str:
 
 def _candidates(record: dict[str, Any], where: str) -> tuple[str, ...] | None:
     return None if record.get("candidates") is None else jsonl.ids(record, "candidates", where)
+
+
+def _constraints(record: dict[str, Any], where: str) -> tuple[Constraint, ...]:
+    given = record.get("constraints")
+    if given is None:
+        return ()
+    if not isinstance(given, list):
+        fix = 'write [{"attribute": "year", "op": ">=", "value": 1990}], or leave it out'
+        raise DatasetError(f"{where}: must be a list", field="constraints", value=given, fix=fix)
+    try:
+        return tuple(map(Constraint.from_record, given))
+    except RequestError as error:
+        raise DatasetError(f"{where}: {error.message}", field="constraints", value=error.value, fix=error.fix) from error
 
 
 def _retrieved(record: dict[str, Any], name: str, where: str) -> tuple[str, ...]:

@@ -48,15 +48,11 @@ def ranking_record(ranking: Ranking) -> dict[str, Any]:
 
 def wish_record(wish: Wish) -> dict[str, Any]:
     """What was read from a query as JSON values, without its notes, which stand among the ranking's."""
-    constraints = [
-        {"attribute": each.attribute, "op": each.op, "value": list(each.value) if isinstance(each.value, tuple) else each.value}
-        for each in wish.constraints
-    ]
     return {
         "wishes": list(wish.wishes),
         "like": list(wish.like),
         "dislikes": list(wish.dislikes),
-        "constraints": constraints,
+        "constraints": [each.record() for each in wish.constraints],
     }
 
 

@@ -11,11 +11,16 @@ if TYPE_CHECKING:
     from llmrank.experiment.analysis import analyse
     from llmrank.experiment.findings import Findings
     from llmrank.experiment.folder import ExperimentFolder
+    from llmrank.experiment.online.events import EventLog
+    from llmrank.experiment.online.interleaving import team_draft
+    from llmrank.experiment.online.live import Experiment
     from llmrank.experiment.publish import publish
     from llmrank.experiment.run import ExperimentRun, run_experiment
     from llmrank.experiment.spec import Spec, load_spec
 
 __all__ = [
+    "EventLog",
+    "Experiment",
     "ExperimentFolder",
     "ExperimentRun",
     "Findings",
@@ -24,9 +29,12 @@ __all__ = [
     "load_spec",
     "publish",
     "run_experiment",
+    "team_draft",
 ]
 
 _PLACES = {
+    "EventLog": "online.events",
+    "Experiment": "online.live",
     "ExperimentFolder": "folder",
     "ExperimentRun": "run",
     "Findings": "findings",
@@ -35,6 +43,7 @@ _PLACES = {
     "load_spec": "spec",
     "publish": "publish",
     "run_experiment": "run",
+    "team_draft": "online.interleaving",
 }
 
 

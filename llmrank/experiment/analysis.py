@@ -152,7 +152,7 @@ def _method(spec: Spec, table: Measured, variants: tuple[str, ...], rounds: tupl
     if spec.guardrails:
         sentences.append(
             f"Guardrails: a variant passes if the one-sided {100 * (1 - spec.alpha):g} % bound of its loss is within the "
-            "margin; `broken` if the loss is shown to be larger; `unclear` if neither is shown."
+            "margin, is broken if the loss is shown to be larger, and is unclear if neither is shown."
         )
     if repeats > 1:
         sentences.append(

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from llmrank.evaluation.comparing.comparison import signed
 from llmrank.evaluation.measures.statistics import sample_size
 from llmrank.evaluation.report.numbers import joined
-from llmrank.evaluation.report.values import label, unit, value_text
+from llmrank.evaluation.report.values import label, signed, unit, value_text
 from llmrank.experiment.findings import Decision, Effect, Guardrail, Reading
 
 

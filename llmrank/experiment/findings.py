@@ -105,8 +105,9 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One item of an order as a reader sees it."""
+    """One item of an order as a reader sees it; its id, for two items may have one title."""
 
+    item_id: str
     title: str
     relevant: bool
 

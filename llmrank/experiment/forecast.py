@@ -69,7 +69,7 @@ def plan_of(spec: Spec, folder: ExperimentFolder, forecasts: Mapping[str, Foreca
         detectable = minimum_detectable_effect(sd, effect.users, alpha=alpha, power=spec.power)
         share = f"level {100 * spec.alpha:g} %" + (f", divided by {compared} comparisons" if compared > 1 else "")
         lines.append(
-            f"detectable difference in {label(measure)}: {_said(measure, detectable)} with power {100 * spec.power:g} %, {share}, "
+            f"detectable difference in {label(measure)}: {_said(measure, detectable)}, power {100 * spec.power:g} %, {share}, "
             f"between variants as alike as two prompts of one model (correlation {ALIKE:g}, spread of a random order)"
         )
         if spec.effect is not None:
@@ -86,7 +86,8 @@ def plan_of(spec: Spec, folder: ExperimentFolder, forecasts: Mapping[str, Foreca
 
 
 def _said(measure: Any, value: float) -> str:
-    return f"{value_text(measure, value)} {unit(measure)}".strip()
+    said = {"%": "points"}.get(unit(measure), unit(measure))
+    return f"{value_text(measure, value)} {said}".strip()
 
 
 def _taken(forecast: Forecast) -> Sequence[str]:

@@ -131,6 +131,8 @@ def _freeze(spec: Spec, folder: ExperimentFolder, given: Given) -> dict[str, Any
     users = list(by_user)
     users = [users[place] for place in shuffled_by_hash(users, spec.seed)]
     development, confirmation = _divided(spec, users)
+    # Of given cases a user may have several, and all were read; else one a user, of whom a sample was.
+    population = len(users) if spec.protocol.split == "given" else split.population
     frozen = folder.path / "frozen"
     frozen.mkdir(parents=True, exist_ok=True)
     for path in frozen.iterdir():
@@ -144,7 +146,7 @@ def _freeze(spec: Spec, folder: ExperimentFolder, given: Given) -> dict[str, Any
     return {
         "protocol": split.sentence,
         "notes": list(split.notes),
-        "users": {"development": len(development), "confirmation": len(confirmation), "population": len(users)},
+        "users": {"development": len(development), "confirmation": len(confirmation), "population": population},
         "frozen": {path.name: file_digest(path) for path in sorted(frozen.iterdir())},
     }
 
@@ -156,7 +158,7 @@ def _split(spec: Spec, catalog: Catalog, interactions: Interactions | None, sour
     fields = tuple(section.pop("fields", ("title",)))
     embedder = build_embedder(section) if retrieves else None
     wanted = None if spec.users is None else spec.users + (0 if spec.selection is None else spec.selection.users)
-    if wanted is not None and protocol.users is None:
+    if wanted is not None and protocol.users is None and protocol.split != "given":
         protocol = replace(protocol, users=wanted)
     try:
         return make_cases(

@@ -49,17 +49,15 @@ def _guardrail(spec: Spec, table: Measured, name: str, margin: Margin, variant: 
             tops = [[top[: measure.k] for top in each.tops] for each in (own, control)]
             result = coverage_non_inferiority(tops[0], tops[1], table.users, catalogue=items, **asked)
         else:
-            values = (each.values[name] for each in (own, control))
-            result = non_inferiority(*values, table.users, worse=worse, **options)
+            result = non_inferiority(own.values[name], control.values[name], table.users, worse=worse, **options)
         return Guardrail(label(measure), variant, unit, margin.relative, worse, result)
     if name == "failures":
-        columns = [each.failed.astype(np.float64) for each in (own, control)]
-        result = non_inferiority(*columns, table.users, worse="higher", statistic="rate", **options)
+        result = non_inferiority(own.failed, control.failed, table.users, worse="higher", statistic="rate", **options)
         return Guardrail(NAMES[name], variant, "share", margin.relative, "higher", result)
     if name == "cost":
         priced = _priced((own, control))
-        costs = [each.usd if priced else each.tokens for each in (own, control)]
-        result = non_inferiority(*costs, table.users, worse="higher", **options)
+        ours, theirs = (each.usd if priced else each.tokens for each in (own, control))
+        result = non_inferiority(ours, theirs, table.users, worse="higher", **options)
         said = "cost (USD a ranking)" if priced else "cost (tokens a ranking, as no price is known)"
         return Guardrail(said, variant, "usd" if priced else "value", margin.relative, "higher", result)
     statistic = name.removeprefix("latency_")

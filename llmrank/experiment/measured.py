@@ -58,9 +58,16 @@ class Rankings:
     def rows(self, chosen: NDArray[Any]) -> Rankings:
         """Some of the rows."""
         tops = tuple(self.tops[place] for place in np.flatnonzero(chosen)) if self.tops else ()
-        values = {name: column[chosen] for name, column in self.values.items()}
-        arrays = (self.failed, self.usd, self.seconds, self.calls, self.prompt_tokens, self.completion_tokens)
-        return Rankings(values, *(each[chosen] for each in arrays), tops)  # type: ignore[arg-type]  # in the order of the fields
+        return Rankings(
+            {name: column[chosen] for name, column in self.values.items()},
+            self.failed[chosen],
+            self.usd[chosen],
+            self.seconds[chosen],
+            self.calls[chosen],
+            self.prompt_tokens[chosen],
+            self.completion_tokens[chosen],
+            tops,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -204,7 +211,8 @@ def _usd(config: Mapping[str, Any], outcome: Outcome, prices: Prices) -> float:
     if not any(usage[name] for name in ("calls", "prompt_tokens", "completion_tokens")):
         return 0.0
     price = price_at(config, outcome.record["model"], prices)
-    return float("nan") if price is None else price.usd(usage, batch=outcome.record.get("batch", False))
+    usd = None if price is None else price.usd(usage, batch=outcome.record.get("batch", False))
+    return float("nan") if usd is None else usd
 
 
 def _aligned(
@@ -231,8 +239,8 @@ def _aligned(
 
     def rankings(variant: str) -> Rankings:
         own = [columns[ranker_name(variant, number)] for number in range(samples)]
-        usage = np.array([each.usage[:ranked] for each in own], dtype=np.int64).reshape(samples, ranked, 3)
-        usage = usage.transpose(1, 0, 2).reshape(-1, 3)
+        used = np.array([each.usage[:ranked] for each in own], dtype=np.int64).reshape(samples, ranked, 3)
+        usage = used.transpose(1, 0, 2).reshape(-1, 3)
         tops = [tuple(top) for row in zip_longest(*(each.tops[:ranked] for each in own)) for top in row]
         return Rankings(
             {each.name: woven([one.values[each.name] for one in own], np.float64) for each in measures},

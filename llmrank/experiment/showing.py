@@ -116,7 +116,7 @@ def _disagreement(spec: Spec, run: RunFolder, variant: str, pair: _Pair) -> Disa
 
 def _shown(run: RunFolder, order: Sequence[str], case: Case, most: int = 20) -> tuple[Shown, ...]:
     relevant = set(case.relevant)
-    return tuple(Shown(run.catalog.get(item_id).title, item_id in relevant) for item_id in order[:most])
+    return tuple(Shown(item_id, run.catalog.get(item_id).title, item_id in relevant) for item_id in order[:most])
 
 
 def prompts(

@@ -5,7 +5,7 @@
     {"format": 1,
      "fusion": {"kind": "weights", "method": "zscore", "bands": [{"up_to": 2, "weights": {"llm": 1.0}}, ...]}
                or {"kind": "linear", "coefficients": {"llm": {"raw": [base, slope], "z": ..., "reciprocal_rank": ...}, ...}}
-               or {"kind": "trees", "parts": ["llm", ...], "model": "LightGBM's text"},
+               or {"kind": "trees", "parts": ["llm", ...], "model": "LightGBM's text", "digest": of the text},
      "fitted": {...}}
 
 What was fitted is read as data alone: nothing in the file is ever run.
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmrank.errors import ConfigError, nearest
+from llmrank.errors import ConfigError, SetupError, nearest
 from llmrank.files import write_whole
 from llmrank.fusion.combination import Combination
 from llmrank.fusion.features import FEATURES
@@ -45,9 +45,16 @@ class FusionFile:
 
 
 def write_fusion(path: str | Path, file: FusionFile) -> None:
-    """Writes the file; it appears under its name only when it is whole and on disk."""
+    """Writes the file; it appears under its name only when it is whole and on disk.
+
+    Raises:
+        SetupError: it cannot be written.
+    """
     document = {"format": FORMAT, "fusion": file.combination.record(), "fitted": dict(file.fitted)}
-    write_whole(Path(path), [json.dumps(document, indent=1, allow_nan=False) + "\n"])
+    try:
+        write_whole(Path(path), [json.dumps(document, indent=1, allow_nan=False) + "\n"])
+    except OSError as error:
+        raise SetupError(f"cannot write {path} ({error.strerror or error}); free space, or name another place") from error
 
 
 def read_fusion(path: str | Path) -> FusionFile:
@@ -98,7 +105,7 @@ def _linear(section: Mapping[str, Any]) -> Combination:
 
 
 def _trees(section: Mapping[str, Any]) -> Combination:
-    return TreeModel(tuple(map(str, section["parts"])), str(section["model"]))
+    return TreeModel.from_record(section)
 
 
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], Combination]] = {"weights": _weights, "linear": _linear, "trees": _trees}

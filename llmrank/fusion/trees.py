@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,16 +69,56 @@ class TreeModel:
         return np.asarray(self._booster.predict(rows, num_threads=1), dtype=np.float64) if len(rows) else np.zeros(0)
 
     def record(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {"kind": "trees", "parts": list(self.names), "model": self.model}
+        """As JSON values, with a digest of the model's text."""
+        return {"kind": "trees", "parts": list(self.names), "model": self.model, "digest": _digest(self.model)}
+
+    @classmethod
+    def from_record(cls, section: Mapping[str, Any]) -> Self:
+        """The model of a `record`; one without a digest is of an older version.
+
+        Raises:
+            ConfigError: the text is not the one that was written, or no model.
+            KeyError: a value is missing.
+            SetupError: LightGBM is not installed.
+        """
+        model = str(section["model"])
+        if section.get("digest", _digest(model)) != _digest(model):
+            problem = "the trees are not those that were written: the digest is another one"
+            raise ConfigError(problem, field="fusion.model", value=str(section["digest"]), fix="fit it anew")
+        return cls(tuple(map(str, section["parts"])), model)
 
     @cached_property
     def _booster(self) -> Any:
         lightgbm = require_lightgbm()
+        _refuse_damaged(self.model)
         try:
             return lightgbm.Booster(model_str=self.model)
         except lightgbm.basic.LightGBMError as error:
             raise ConfigError(f"is no LightGBM model ({error})", field="fusion.model", fix="fit it anew") from error
+
+
+def _digest(model: str) -> str:
+    return hashlib.blake2b(model.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _refuse_damaged(model: str) -> None:
+    """Raises ConfigError for a text that lacks a tree, or a piece of one: LightGBM, given it, ends the whole process."""
+    text = model.encode("utf-8", "surrogatepass")
+    head, _, body = text.partition(b"\n\n")
+    sizes = re.search(rb"^tree_sizes=([0-9 ]*)$", head, re.MULTILINE)
+    at = 0
+    for number, size in enumerate([] if sizes is None else map(int, sizes[1].split())):
+        tree = body[at : at + size]
+        if not tree.startswith(b"Tree=%d\n" % number) or any(b"\n%s=" % name not in tree for name in _TREE):
+            sizes = None
+            break
+        at += size
+    if sizes is None or not body[at:].lstrip().startswith(b"end of trees"):
+        raise ConfigError("is no LightGBM model, or a part of one", field="fusion.model", fix="fit it anew")
+
+
+_TREE = (b"num_leaves", b"num_cat", b"leaf_value")
+"""What LightGBM cannot do without in a tree; one of a single leaf has no more."""
 
 
 def matrix(names: Sequence[str], scores: Mapping[str, Sequence[float]], history_length: int) -> NDArray[np.float64]:

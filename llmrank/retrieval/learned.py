@@ -120,7 +120,10 @@ def load_learned(path: str | Path, build: Callable[[str, Mapping[str, Any]], Ret
     folder = Path(path)
     document = _document(folder)
     sections: dict[str, dict[str, Any]] = document["parts"]
-    trees = TreeModel(tuple(document["trees"]["parts"]), document["trees"]["model"])
+    try:
+        trees = TreeModel.from_record(document["trees"])
+    except ConfigError as error:
+        raise _damaged(folder / FILE, f"holds no trees ({error.message})") from error
     parts = {
         part: build(part, {**section, "path": str(folder / section["path"])} if "path" in section else section)
         for part, section in sections.items()
@@ -146,10 +149,13 @@ def _document(folder: Path) -> dict[str, Any]:
     names = trees.get("parts")
     if not isinstance(names, list) or not isinstance(trees.get("model"), str) or not set(names) <= set(document["parts"]):
         raise _damaged(path, "has trees of other parts")
-    if not all(
-        isinstance(section, dict) and isinstance(section.get("path", ""), str) for section in document["parts"].values()
-    ):
-        raise _damaged(path, "has a part that is no section")
+    for section in document["parts"].values():
+        if not isinstance(section, dict) or not isinstance(section.get("path", ""), str):
+            raise _damaged(path, "has a part that is no section")
+        # What a folder names is opened: it may be somebody else's. Nor may it hold itself.
+        inside = section.get("path", FILE)
+        if section.get("kind") == LearnedRetriever.kind or inside in ("", ".", "..") or set(inside) & set("/\\:\0"):
+            raise _damaged(path, f"has a part that does not lie in it as a file ({inside!r})")
     return document
 
 

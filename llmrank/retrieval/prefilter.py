@@ -234,7 +234,13 @@ class Prefilter:
 
 
 def first_found(retriever: Retriever, scores: Vectors, k: int) -> Hits:
-    """The best of a retriever's scores, best first: those above its floor, at most k."""
+    """The best of a retriever's scores, best first: those above its floor, at most k.
+
+    One without a floor gives zeros where it knows nothing of the user (`EmbeddingRetriever.score`). It finds nothing then: the
+    first k of a catalogue would get ahead of others for no more than standing first.
+    """
+    if retriever.floor is None and not scores[np.isfinite(scores)].any():
+        return Hits(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
     best = top_k(scores, k)
     if retriever.floor is not None:
         best = best[scores[best] > retriever.floor]

@@ -30,8 +30,9 @@ class Recipe:
         catalog: The items, or the path of their file.
         keep: What is kept of each Ranking.
         top_k: How many items a Ranking has, for rows that say none.
-        digests: Of the configuration with its templates, and of the catalogue. Limits, the answer cache, concurrency,
-            timeouts and the name of the key's variable are not part of them: these may change between two halves of a run.
+        digests: Of the configuration with its templates and the content of its retrievers' models and its fitted fusion,
+            wherever these lie, and of the catalogue. Limits, the answer cache, concurrency, timeouts and the name of the
+            key's variable are not part of them: these may change between two halves of a run.
     """
 
     config: Mapping[str, Any]
@@ -95,7 +96,7 @@ def make_recipe(
     digests = {
         "config": _json_digest(
             {
-                "sections": shaping(config),
+                "sections": _placeless(shaping(config)),
                 "templates": dict(templates),
                 "keep": keep,
                 "top_k": top_k,
@@ -131,6 +132,34 @@ def fusion_path(config: Mapping[str, Any]) -> str | None:
     section = config.get("fusion")
     path = section.get("path") if isinstance(section, Mapping) else None
     return None if path is None else str(path)
+
+
+def _placeless(sections: dict[str, Any]) -> dict[str, Any]:
+    """The sections with what models and fusions are in place of where they lie: a folder may be moved between two halves."""
+    retrievers = sections.get("retrievers")
+    if isinstance(retrievers, Mapping):
+        sections = sections | {"retrievers": {name: _by_content(each) for name, each in retrievers.items()}}
+    if fusion_path(sections) is not None:
+        sections = sections | {"fusion": "fitted"}  # its digest stands beside the sections
+    return sections
+
+
+def _by_content(section: object) -> object:
+    path = section.get("path") if isinstance(section, Mapping) else None
+    if not isinstance(section, Mapping) or not isinstance(path, str):
+        return section
+    try:
+        return {**section, "path": {"sha256": _content_digest(Path(path))}}
+    except OSError:
+        return section  # building it says what is wrong with it
+
+
+def _content_digest(path: Path) -> str:
+    """Of a file's bytes; of a folder (that of a `learned` retriever) those of all its files, with their names in it."""
+    if not path.is_dir():
+        return file_digest(path)
+    files = sorted(each for each in path.rglob("*") if each.is_file())
+    return _json_digest([[each.relative_to(path).as_posix(), file_digest(each)] for each in files])
 
 
 def _file_digest(path: str) -> str | None:

@@ -67,6 +67,12 @@ def write_shard(path: Path, requests: Sequence[RankRequest], cases: Sequence[int
 
 
 def _table(requests: Sequence[RankRequest], cases: Sequence[int]) -> Any:
+    for case, request in zip(cases, requests, strict=True):
+        if request.constraints:
+            fix = "rank them without shards, or put what may be shown into candidates"
+            raise RequestError(
+                f"request {case} has some, which a shard cannot hold", field="constraints", value=request.constraints, fix=fix
+            )
     columns: list[list[Any]] = [
         [request.user_id for request in requests],
         [_ids(request.history, "history") for request in requests],

@@ -5,12 +5,13 @@ measures that with content-free items, such as "N/A", and divides it out (Zhao e
 arXiv:2102.09690; for the letters of a list, Zheng et al., ICLR 2024, arXiv:2309.03882, whose PriDe estimates the prior from
 permutations of real items instead).
 
-The prior is measured for each form of question that the inner strategy asks. A form is the labels: twenty letters, two
-letters, "Yes" and "No". The question that measures it is the first one that the inner strategy itself asks about as many
-content-free items, with a history of as many content-free events, without ratings, and a content-free wish if there is one. So
-it has the same words around the same labels at the same places, and nothing else. Each content-free text gives one such
-question. The labels' probabilities are brought to a sum of 1 in each answer and averaged over the answers. From then on, each
-answer of that form that the inner strategy gets has this prior divided out.
+The prior is measured for each form of question that the inner strategy asks. A form is the labels: twenty letters, two letters,
+"Yes" and "No". The question that measures it is the first one that the inner strategy itself asks about as many content-free
+items, with a history of as many content-free events, without ratings, and a content-free wish if there is one; where that was
+read, with as many content-free phrases of what is wanted and what is not. So it has the same words around the same labels at
+the same places, and nothing else. Each content-free text gives one such question. The labels' probabilities are brought to a
+sum of 1 in each answer and averaged over the answers. From then on, each answer of that form that the inner strategy gets has
+this prior divided out.
 
 This needs the probabilities of labels. An order that a model writes for content-free items is mostly the order shown, and does
 not tell how little it takes to change that: with rank scores less such ranks, a model that never errs fell from NDCG 1 to 0.6
@@ -37,7 +38,7 @@ from llmrank.strategies.calls import Calls
 from llmrank.strategies.choice import known_logprobs
 from llmrank.strategies.self_consistency import SelfConsistency
 from llmrank.template import Template
-from llmrank.types import Capability, Completion, Event, Item, Prompt, Ranking, ResolvedRequest
+from llmrank.types import Capability, Completion, Event, Item, Prompt, Ranking, ResolvedRequest, Wish
 
 Form: TypeAlias = tuple[tuple[str, ...], int, str]
 """What prompts of one prior have in common: labels, number of candidates, fingerprint of the template."""
@@ -195,7 +196,10 @@ class Calibrated:
         if self._options.history == "user":
             return replace(request, candidates=candidates)
         history = (Event(Item(_STAND_IN, text)),) * len(request.history)
-        return ResolvedRequest(history, candidates, text if _has_wish(request) else None, top_k=request.top_k)
+        query = text if _has_wish(request) else None
+        wishes, dislikes = _phrases_shown(request)
+        wish = Wish(text, wishes=(text,) * wishes, dislikes=(text,) * dislikes) if wishes or dislikes else None
+        return ResolvedRequest(history, candidates, query, top_k=request.top_k, wish=wish)
 
     def _marked(self, prompt: Prompt) -> Prompt:
         """A question about content-free items: it holds no item's id, and is the same for every request."""
@@ -221,6 +225,7 @@ class _Shape:
     candidates: int
     events: int
     wish: bool
+    phrases: tuple[int, int]
     top_k: int | None
     window: int
     counter: str
@@ -230,8 +235,9 @@ class _Shape:
     @classmethod
     def of(cls, form: Form, request: ResolvedRequest, budget: Budget) -> _Shape:
         """The shape of the questions that a request has asked for a form."""
-        sizes = len(request.candidates), len(request.history), _has_wish(request), request.top_k
-        return cls(form, *sizes, budget.window, budget.counter.name, request, budget)
+        sizes = len(request.candidates), len(request.history), _has_wish(request)
+        phrases = _phrases_shown(request)
+        return cls(form, *sizes, phrases, request.top_k, budget.window, budget.counter.name, request, budget)
 
 
 @dataclass(slots=True)
@@ -347,6 +353,16 @@ def _form(prompt: Prompt) -> Form:
 def _has_wish(request: ResolvedRequest) -> bool:
     """Whether a prompt shows a wish."""
     return request.query is not None and clean_text(request.query) != EMPTY
+
+
+def _phrases_shown(request: ResolvedRequest) -> tuple[int, int]:
+    """How many phrases of what is wanted, and of what is not, a prompt shows."""
+    if request.wish is None:
+        return 0, 0
+    wishes, dislikes = (
+        sum(clean_text(phrase) != EMPTY for phrase in phrases) for phrases in (request.wish.wishes, request.wish.dislikes)
+    )
+    return wishes, dislikes
 
 
 def _log_sum(values: Sequence[float]) -> float:

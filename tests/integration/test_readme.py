@@ -71,6 +71,31 @@ def test_the_python_of_the_architecture_runs(weights: Path) -> None:
 
 
 @pytest.mark.local
+def test_the_experiment_runs(tmp_path: Path, weights: Path) -> None:
+    """Section 2 as a reader follows it: its file, then its commands in a shell; the report has a decision."""
+    if not (cache_dir() / "ml-100k" / "interactions.csv").exists():
+        pytest.skip("MovieLens 100K is not here: `make test` fetches it")
+    comparing = section("### 2. Comparing prompts")
+    (spec,), (commands,) = (blocks(language, comparing) for language in ("yaml", "sh"))
+    (tmp_path / "experiment.yaml").write_text(spec, encoding="utf-8")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    run = subprocess.run(
+        ["sh", "-e", "-c", commands],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "detectable difference" in run.stderr
+    findings = json.loads((tmp_path / "ab" / "details" / "findings.json").read_text(encoding="utf-8"))
+    assert findings["users"] == 4
+    assert findings["decision"]["sentence"] in (tmp_path / "ab" / "details" / "report.md").read_text(encoding="utf-8")
+    assert (tmp_path / "ab" / "details" / "report.html").exists()
+
+
+@pytest.mark.local
 def test_the_offline_runs_run(tmp_path: Path, weights: Path) -> None:
     """Section 3 as a reader follows it: its two files, then its commands in a shell; each ends well, each case is ranked."""
     if not (cache_dir() / "ml-100k" / "interactions.csv").exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any, get_args
 
@@ -51,6 +52,46 @@ def left(*constraints: Constraint) -> list[str]:
 def test_each_operator(attribute: str, op: Operator, value: Any, ids: list[str]) -> None:
     """A person can check these; the home video lacks every attribute, and so meets the negative conditions alone."""
     assert left(Constraint(attribute, op, value)) == ids
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("year>=1990", ("year", ">=", 1990)),
+        (" year < 1990.5 ", ("year", "<", 1990.5)),
+        ("genre!=Horror", ("genre", "!=", "Horror")),
+        ("play time=-3", ("play time", "=", -3)),
+        ("title = War in space", ("title", "=", "War in space")),
+        ("genres in Comedy, Sci-Fi,2", ("genres", "in", ("Comedy", "Sci-Fi", 2))),
+        ("genres not  in Film-Noir", ("genres", "not in", ("Film-Noir",))),
+        ("isbn=12345678901234567890", ("isbn", "=", "12345678901234567890")),
+        ("code = nan", ("code", "=", "nan")),
+    ],
+)
+def test_a_condition_as_people_write_it(text: str, expected: tuple[Any, ...]) -> None:
+    """An attribute, an operator and a value, which is a number if it reads as one; long digits lose none."""
+    found = Constraint.parse(text)
+    assert (found.attribute, found.op, found.value) == expected
+    assert Constraint.from_record(json.loads(json.dumps(found.record()))) == found
+
+
+@pytest.mark.parametrize(
+    "text", ["", "year", "year>=", ">=1990", "year=>1990", "year==1990", "year<old", "genres in ,", "x ! 3"]
+)
+def test_what_is_no_condition_is_refused(text: str) -> None:
+    """With one error of the field `constraints`."""
+    with pytest.raises(RequestError, match="constraints: "):
+        Constraint.parse(text)
+
+
+@given(st.text())
+def test_any_text_is_a_condition_or_refused(text: str) -> None:
+    """Nothing else is raised, and what is read can be written down."""
+    try:
+        found = Constraint.parse(text)
+    except RequestError:
+        return
+    assert Constraint.from_record(found.record()) == found
 
 
 def test_several_conditions_hold_together() -> None:

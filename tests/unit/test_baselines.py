@@ -20,9 +20,12 @@ from llmrank.catalog import Catalog
 from llmrank.errors import ConfigError, UnknownItemError
 from llmrank.evaluation.folder import Popularity
 from llmrank.evaluation.running.baselines import MOST_RANKED, NAMES, Baseline, EmbeddingBaseline, build_baseline
+from llmrank.evaluation.running.retrieved import FusionBaseline
+from llmrank.fusion import Fusion
 from llmrank.protocols import Embedder
+from llmrank.retrieval.learned import FLOOR
 from llmrank.retrieval.prefilter import Prefilter, PrefilterOptions
-from llmrank.types import Item, Ranking, RankRequest, Usage
+from llmrank.types import Constraint, Item, Ranking, RankRequest, ResolvedRequest, Usage
 from tests.unit import fake_retrievers
 from tests.unit.bag_embedder import BagEmbedder
 from tests.unit.fake_retrievers import FakeModel, FakeOptions
@@ -269,6 +272,52 @@ def test_a_fusion_of_a_whole_catalogue_unites_what_is_found(tmp_path: Path) -> N
     new = one(baseline("fusion", retrievers=retrievers), ask(None, history=()))
     assert sorted(new.item_ids) == IDS
     assert {each.score for each in new.items} == {0.0}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "given"])
+def test_what_does_not_meet_constraints_is_left_out(name: str) -> None:
+    """By every baseline, of a list and of a whole catalogue, there also what the user has."""
+    years = Catalog(Item(str(number), title, {"year": 1990 + number}) for number, title in enumerate(TITLES))
+    new = (Constraint("year", ">=", 1994),)
+    listed = one(baseline(name, catalog=years), ask(["1", "2", "5", "7"], constraints=new))
+    assert (sorted(listed.item_ids), listed.cut.constrained) == (["5", "7"], 2)
+    whole = one(baseline(name, catalog=years), ask(None, constraints=new))
+    assert (sorted(whole.item_ids), whole.cut.constrained, whole.shown) == (["4", "5", "7"], 4, ())
+    none = one(baseline(name, catalog=years), ask(None, constraints=(Constraint("year", "=", 1996),)))
+    assert none.status == "error"
+    assert "the user has all items that meet them" in str(none.error)
+
+
+def test_of_a_whole_catalogue_under_constraints_no_more_than_a_thousand_are_ranked() -> None:
+    """As without them; and an order of listing that is not there cannot be given."""
+    large = Catalog(Item(f"i{number}", "film", {"year": number}) for number in range(MOST_RANKED + 100))
+    asked = ask(None, history=(), constraints=(Constraint("year", ">", 10),))
+    assert len(one(baseline("random", catalog=large), asked).items) == MOST_RANKED
+    assert one(baseline("given", catalog=large), asked).status == "error"
+
+
+class Fixed:
+    """A retriever that scores items by their ids."""
+
+    def __init__(self, name: str, scores: Mapping[str, float], floor: float) -> None:
+        self.name, self.floor, self._scores = name, floor, scores
+
+    def score(self, request: ResolvedRequest, candidates: Sequence[Item]) -> np.ndarray:
+        """The floor for what it does not find."""
+        return np.array([self._scores.get(item.id, self.floor) for item in candidates], dtype=np.float32)
+
+
+def test_what_a_learned_part_does_not_find_does_not_drown_what_it_does(tmp_path: Path) -> None:
+    """Its floor is a billion below its scores: on one scale with that, all that it found would look alike."""
+    learned = Fixed("learned", {"1": 0.3, "2": 0.2, "3": 0.1}, FLOOR)
+    crowd = Fixed("crowd", {"3": 0.3, "4": 0.2, "5": 0.1}, 0.0)
+    fusion = Fusion({"learned": 1.0, "crowd": 0.01}, ("learned", "crowd"))
+    ranking = one(FusionBaseline(CATALOG, 0, {"learned": learned, "crowd": crowd}, fusion), ask(None, history=()))
+    assert ranking.item_ids[:3] == ["1", "2", "3"]
+    gave = [each.parts["learned"] for each in ranking.items]
+    assert gave[0] - gave[1] > 0.05
+    assert ranking.items[0].scores["learned"] == pytest.approx(0.3)
+    assert min(each.scores["learned"] for each in ranking.items) == pytest.approx(-0.9), "a fit sees what the sum saw"
 
 
 def test_a_baseline_closes_its_retrievers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from llmrank.strategies.built import BuiltStrategy
 from llmrank.strategies.calibrated import Calibrated, CalibratedOptions
 from llmrank.strategy_kinds import build_strategy
 from llmrank.template import Templates
-from llmrank.types import Capability, Completion, Event, Item, Prompt, Ranking, RankRequest, ResolvedRequest
+from llmrank.types import Capability, Completion, Event, Item, Prompt, Ranking, RankRequest, ResolvedRequest, Wish
 from tests.unit.oracle import WIDE
 from tests.unit.scripted import ScriptedBackend, shown
 
@@ -146,6 +146,26 @@ def test_what_measures_a_prior_has_the_form_of_the_question() -> None:
         assert (prompt.labels, prompt.label_logprobs, prompt.max_tokens) == (question.labels, True, question.max_tokens)
         assert not {*prompt.item_ids} & {item.id for item in items}
         assert len(words(prompt).splitlines()) == len(words(question).splitlines())
+
+
+def test_a_prior_has_as_many_phrases_of_what_is_wanted_and_what_is_not() -> None:
+    """Where a query was read: content-free ones, at the same places, and other numbers of them are another prior."""
+    items = catalogue([1.0, 2.0, 3.0])
+
+    def wishing(wishes: int, dislikes: int) -> ResolvedRequest:
+        wish = Wish("a quiet film", tuple(f"calm {n}" for n in range(wishes)), (), tuple(f"loud {n}" for n in range(dislikes)))
+        return replace(request(items, query="a quiet film"), wish=wish)
+
+    question, *priors = asked(calibrated(SINGLE), wishing(2, 1))
+    for prompt, text in zip(priors, TEXTS, strict=True):
+        assert words(prompt).count(f"- <wish>{text}</wish>") == 3
+        assert "I do not want:" in words(prompt)
+        assert not {"calm", "loud"} & set(words(prompt).split())
+        assert len(words(prompt).splitlines()) == len(words(question).splitlines())
+    strategy = calibrated(SINGLE)
+    assert asked(strategy, wishing(2, 1))[1:] == priors
+    assert asked(strategy, wishing(1, 1))[1:] != priors
+    assert asked(strategy, wishing(2, 0))[1:] != priors
 
 
 def test_priors_are_the_same_for_other_users() -> None:

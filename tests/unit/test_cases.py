@@ -12,8 +12,17 @@ from hypothesis import strategies as st
 from llmrank import jsonl
 from llmrank.errors import DatasetError
 from llmrank.evaluation.cases import Case, read_cases, read_requests, write_cases
+from llmrank.wish import Constraint
 
+CONSTRAINED = '{"user_id": "u", "history": [], "candidates": [], "relevant": [], "constraints": %s}'
 TEXTS = st.text(st.characters()) | st.just("half a pair \ud83d")
+
+
+CONSTRAINTS = st.builds(
+    Constraint, TEXTS.filter(bool), st.sampled_from(["=", "!="]), TEXTS | st.integers(-(2**60), 2**60)
+) | st.builds(
+    Constraint, TEXTS.filter(bool), st.sampled_from(["in", "not in"]), st.lists(TEXTS | st.floats(-9, 9), min_size=1).map(tuple)
+)
 
 
 def test_a_request_does_not_hold_the_answer() -> None:
@@ -38,6 +47,7 @@ def test_a_request_does_not_hold_the_answer() -> None:
             candidates=st.none() | st.lists(TEXTS).map(tuple),
             relevant=st.lists(TEXTS).map(tuple),
             query=st.none() | TEXTS,
+            constraints=st.lists(CONSTRAINTS, max_size=3).map(tuple),
         ),
         max_size=5,
     )
@@ -62,6 +72,16 @@ def test_cases_come_back_as_written(cases: list[Case], tmp_path_factory: pytest.
         ),
         ('{"history": [], "candidates": [], "relevant": []}', r"user_id: .*, line 2"),
         ('{"user_id": "u", "history": [], "candidates": [], "relevant": [], "query": 1}', r"query: .*, line 2"),
+        (CONSTRAINED % '{"attribute": "year"}', r"constraints: .*, line 2: must be a list"),
+        (
+            CONSTRAINED % '[{"attribute": "year", "op": ">="}]',
+            r"constraints: .*, line 2: is no object of attribute, op and value",
+        ),
+        (CONSTRAINED % '[["year", ">=", 3]]', r"constraints: .*, line 2: is no object"),
+        (CONSTRAINED % '[{"attribute": "year", "op": [], "value": 3}]', r"constraints: .*, line 2: is no object"),
+        (CONSTRAINED % '[{"attribute": "year", "op": "=>", "value": 3}]', r"constraints: .*, line 2: unknown operator"),
+        (CONSTRAINED % '[{"attribute": "year", "op": ">=", "value": "new"}]', r"constraints: .*, line 2: .* finite number"),
+        (CONSTRAINED % '[{"attribute": 3, "op": "=", "value": [1]}]', r"constraints: .*, line 2: needs the name"),
     ],
     ids=lambda text: text[:40],
 )
@@ -122,3 +142,12 @@ def test_missing_files_are_input_errors(tmp_path: Path) -> None:
     packed.write_bytes(gzip.compress(b'{"user_id": "u"}\n' * 100)[:-9])
     with pytest.raises(DatasetError, match="the compressed file is damaged"):
         list(jsonl.lines(packed, "cases"))
+
+
+def test_a_case_and_a_request_carry_the_same_constraints(tmp_path: Path) -> None:
+    """Those of the line, to the ranker."""
+    path = tmp_path / "cases.jsonl"
+    path.write_text(CONSTRAINED % '[{"attribute": "year", "op": "in", "value": [1990, 1991]}]' + "\n", encoding="utf-8")
+    expected = (Constraint("year", "in", (1990, 1991)),)
+    assert next(read_cases(path)).request.constraints == expected
+    assert next(read_requests(path)).constraints == expected

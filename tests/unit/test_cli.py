@@ -84,6 +84,12 @@ def run(arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
         ("rank -c ranker.yaml --items items.jsonl --history 3 --candidates 2,4", "answers.jsonl has no answer"),
         ("rank -c filtered.yaml --items items.jsonl --history 77", "history[0]: not in the catalogue"),
         ("rank --top-k 0 -c ranker.yaml", "--top-k"),
+        ("rank -c ranker.yaml --items items.jsonl --candidates 2 --constraint year", "--constraint: is no condition"),
+        ("rank -c ranker.yaml --items items.jsonl --candidates 2 --constraint year=>3", "--constraint: unknown operator"),
+        ("rank -c ranker.yaml --items items.jsonl --candidates 2 --constraint year>=new", "'>=' needs a finite number"),
+        ("rank -c ranker.yaml --items items.jsonl --candidates 2 --constraint yaer>=3", "did you mean 'year'?"),
+        ("rank -c ranker.yaml --items items.jsonl --candidates 2 --constraint year>=2999", "no candidate meets year >= 2999"),
+        ("rank -c ranker.yaml --items items.jsonl --cases cases.jsonl --constraint year>3", "cannot be joined with --cases"),
         ("rank", "--config"),
         ("rnk", "rnk"),
         ("prompts show listwise/recncy", "did you mean 'listwise/recency'?"),
@@ -113,6 +119,25 @@ def test_bad_input_is_one_line_and_status_2(
     assert err.startswith("llmrank: ")
     assert err.count("\n") == 1
     assert said in err
+
+
+def test_constraints_leave_candidates_out(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is asked: several together, for one request as for a line of a file."""
+    arguments = "rank -c ranker.yaml --items items.jsonl --history 1 --candidates 1,2,3,4,9"
+    status, out, _ = run(f"{arguments} --constraint year<=1994 --constraint year!=1991", capsys, monkeypatch)
+    assert status == 0
+    assert [line.split()[:2] for line in out.splitlines()[1:4]] == [["1", "4"], ["2", "3"], ["3", "2"]]
+    assert "left out: 2 that do not meet the constraints" in out
+    condition = {"attribute": "year", "op": "in", "value": [1992, 1993, 1994]}
+    case = {**CASES[0], "candidates": ["1", "2", "3", "4", "9"], "constraints": [condition]}
+    Path("cases.jsonl").write_text(json.dumps(case) + "\n", encoding="utf-8")
+    status, out, _ = run("rank -c ranker.yaml --items items.jsonl --cases cases.jsonl", capsys, monkeypatch)
+    assert status == 0
+    ranking = json.loads(out)
+    assert [item["id"] for item in ranking["items"]] == ["4", "3", "2"]
+    assert ranking["cut"]["constrained"] == 2
 
 
 def test_a_ranking_is_a_table(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -258,6 +258,9 @@ def header(**changes: Any) -> np.ndarray:
         {"model_starts": MODELS["item-knn"].arrays()["starts"][::-1].copy()},
         {"model_values": np.full(MODELS["item-knn"].arrays()["values"].shape, np.nan, dtype=np.float32)},
         {"item_ids_ends": np.arange(3)},
+        {"item_ids_ends": np.arange(3) + 0.5},
+        {"item_ids_ends": np.array(3)},
+        {"header": header(learned={"users": 1, "items": 1, "interactions": 1, "digest": "", "notes": 7})},
     ],
     ids=str,
 )

@@ -26,6 +26,7 @@ from llmrank.evaluation.fitting.options import FitOptions
 from llmrank.evaluation.measures.measure import FAMILIES
 from llmrank.evaluation.running.baselines import NAMES
 from llmrank.evaluation.suite import MemorizationOptions, StabilityOptions, Suite
+from llmrank.experiment.spec import RepeatOptions, SelectionOptions, SequentialOptions, Spec
 from llmrank.fusion import PARTS, Fusion
 from llmrank.fusion_kinds import FusionOptions
 from llmrank.retrieval.collaborative import MODEL_KINDS
@@ -57,6 +58,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 STRATEGIES = (ROOT / "docs" / "strategies.md").read_text(encoding="utf-8")
 EVALUATION = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+EXPERIMENTS = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
 COLLABORATIVE = (ROOT / "docs" / "collaborative.md").read_text(encoding="utf-8")
 
 REQUIRED = "required"
@@ -157,6 +159,24 @@ def test_every_key_of_a_suite_is_documented_with_its_default(heading: str, cls: 
     told = documented(heading, EVALUATION)
     assert {key: value for key, value in told.items() if key in code} == code
     assert set(told) == set(in_code(cls))
+
+
+@pytest.mark.parametrize(
+    ("heading", "cls"),
+    [
+        ("Offline", Spec),
+        ("repeats", RepeatOptions),
+        ("selection", SelectionOptions),
+        ("sequential", SequentialOptions),
+    ],
+)
+def test_every_key_of_an_experiment_is_documented_with_its_default(heading: str, cls: type) -> None:
+    """docs/experiments.md names every key, with its default, and the class that reads it."""
+    code = {key: value for key, value in in_code(cls).items() if not dataclasses.is_dataclass(value)}
+    told = documented(heading, EXPERIMENTS)
+    assert {key: value for key, value in told.items() if key in code} == code
+    assert set(told) == set(in_code(cls))
+    assert f"`{cls.__module__}.{cls.__name__}`" in EXPERIMENTS
 
 
 @pytest.mark.parametrize(

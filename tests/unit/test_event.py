@@ -64,7 +64,7 @@ def test_an_exposure_at_another_time_is_the_same_event() -> None:
 def test_ids_differ_where_anything_differs(one: list[str], two: list[str]) -> None:
     """Exposures share an id only if experiment, unit and variant are all the same, however the texts are cut."""
     assert (exposure(*one).id == exposure(*two).id) == (one == two)
-    assert exposure(*one).id != click(*one, item_id="x").id
+    assert exposure(*one).id != click(one[0], one[1], one[2], "x").id
 
 
 def test_a_click_is_one_event_an_item_and_impression() -> None:

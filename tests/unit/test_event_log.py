@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -115,11 +116,13 @@ def test_what_could_not_be_written_is_written_when_it_comes_again(tmp_path: Path
     log = EventLog.open(tmp_path / "log.jsonl")
     assert isinstance(log, jsonl_log.JSONLinesLog)
 
+    inner: Any = log._file
+
     class Full:
         """A file on a disk that takes 20 bytes more."""
 
         def __init__(self) -> None:
-            self.file, self.room = log._file, 20
+            self.file, self.room = inner, 20
 
         def __getattr__(self, name: str) -> object:
             return getattr(self.file, name)
@@ -127,7 +130,8 @@ def test_what_could_not_be_written_is_written_when_it_comes_again(tmp_path: Path
         def write(self, data: memoryview) -> int:
             if not self.room:
                 raise OSError(28, "No space left on device")
-            written, self.room = self.file.write(data[: self.room]), 0
+            written: int = self.file.write(data[: self.room])
+            self.room = 0
             return written
 
     with monkeypatch.context() as patched:

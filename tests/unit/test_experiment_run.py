@@ -71,7 +71,8 @@ def test_the_better_variant_is_found_and_said(tmp_path: Path, data: Path, runnin
     effect = findings.effect("bold")
     # Of 24 relevant items 3 stand last (the control's hits), 12 second and 9 first (the variant's hits).
     hits = next(each for each in findings.effects if each.measure.name == "hit@1")
-    assert (hits.control_mean, hits.variant_mean) == (pytest.approx(3 / 24), pytest.approx(9 / 24))
+    assert hits.control_mean == pytest.approx(3 / 24)
+    assert hits.variant_mean == pytest.approx(9 / 24)
     assert effect.difference.low > 0
     assert effect.adjusted < 0.05
     assert (effect.correction, hits.correction) == ("holm", "bh")
@@ -102,24 +103,23 @@ def test_a_fixed_sample_is_not_read_before_it_is_complete(tmp_path: Path, data: 
     assert whole.manifest == other.manifest
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"primary": "hit@1"}, "primary"),
-        ({"users": 10}, "users"),
-        ({"alpha": 0.1}, "alpha"),
-        ({"effect": 0.5}, "effect"),
-        ({"guardrails": {"failures": 0.1}}, "guardrails"),
-        ({"seed": 1}, "seed"),
-    ],
-)
-def test_nothing_that_decides_changes_after_the_first_answer(
-    tmp_path: Path, data: Path, running: PickyServer, change: dict[str, Any], named: str
-) -> None:
+def test_nothing_that_decides_changes_after_the_first_answer(tmp_path: Path, data: Path, running: PickyServer) -> None:
     """Once something was asked, another measure, sample, level or margin is refused, and what differs is named."""
     run(experiment(data, running.url), tmp_path / "ab")
-    with pytest.raises(ConfigError, match=named):
-        run(experiment(data, running.url, **change), tmp_path / "ab")
+    changes: dict[str, Any] = {
+        "primary": "hit@1",
+        "users": 10,
+        "alpha": 0.1,
+        "effect": 0.5,
+        "guardrails": {"failures": 0.1},
+        "seed": 1,
+        "control": "bold",
+        "repeats": {"orders": 2},
+    }
+    for name, value in changes.items():
+        with pytest.raises(ConfigError, match=name):
+            run(experiment(data, running.url, **{name: value}), tmp_path / "ab")
+    assert asked(running) == 48
     run(experiment(data, running.url, prices={"picky-1": {"input": 1.0, "output": 1.0}}), tmp_path / "ab")
 
 
@@ -143,7 +143,7 @@ def test_failures_count_and_break_a_guardrail(tmp_path: Path, data: Path) -> Non
     """A variant whose answers cannot be read is never left out: its users count, and its guardrail is broken."""
 
     def silent(request: Request) -> Reply | None:
-        return openai_error(400, "no") if asks(request, "bold") else None
+        return openai_error("no") if asks(request, "bold") else None
 
     with server(silent) as running:
         done = run(experiment(data, running.url, guardrails={"failures": 0.05}), tmp_path / "ab")

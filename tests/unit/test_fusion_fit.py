@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -348,3 +349,53 @@ def test_a_linear_model_sees_no_difference_where_there_is_none() -> None:
     model = fit_linear(made, (*SKILL, "flat"), 1.0)
     assert isinstance(model, LinearModel)
     assert model.coefficients["flat"] == ((0.0, 0.0),) * 3
+
+
+@pytest.mark.parametrize("cut", [300, 700, 4000])
+def test_a_piece_of_a_model_is_refused_before_lightgbm_reads_it(cut: int) -> None:
+    """LightGBM ends the whole process where a tree is cut off, which no caller could catch."""
+    model = fit_trees(examples(60), tuple(SKILL), 10, 20, 0).model
+    for text in (model[:cut], model.replace("leaf_value", "leaf_worth", 1), model.replace("Tree=1\n", "", 1)):
+        with pytest.raises(ConfigError, match="no LightGBM model"):
+            TreeModel(tuple(SKILL), text)
+
+
+def test_trees_that_were_changed_on_disk_are_refused(tmp_path: Path) -> None:
+    """A digit that flips may let LightGBM read outside of its memory; files of before the digest are still read."""
+    path = tmp_path / "fusion.json"
+    fit_examples(examples(100), FitOptions("trees", resamples=100, rounds=5)).save(path)
+    document = json.loads(path.read_text())
+    changed = document["fusion"]["model"].replace("left_child=", "left_child=9", 1)
+    path.write_text(json.dumps(document | {"fusion": document["fusion"] | {"model": changed}}))
+    with pytest.raises(ConfigError, match="not those that were written"):
+        read_fusion(path)
+    del document["fusion"]["digest"]
+    path.write_text(json.dumps(document))
+    assert isinstance(read_fusion(path).combination, TreeModel)
+
+
+def test_a_model_without_a_split_is_kept_in_the_file(tmp_path: Path) -> None:
+    """Where nothing tells candidates apart the trees have one leaf each, and less text."""
+    same = [Example(f"u{user}", 3, {"llm": [1.0, 1.0]}, [True, False]) for user in range(10)]
+    path = tmp_path / "fusion.json"
+    fit_examples(same, FitOptions("trees", resamples=100, rounds=5)).save(path)
+    assert isinstance(read_fusion(path).combination, TreeModel)
+
+
+@pytest.mark.parametrize("method", ["weights", "linear", "trees"])
+def test_where_one_user_alone_has_something_relevant_the_others_folds_are_equal_weights(method: FitMethod) -> None:
+    """The user's own fold is ranked by what was fitted on the others, in which there is nothing to learn from."""
+    made = examples(12)
+    found = fit_examples([made[0], *without_relevant(made[1:])], FitOptions(method, folds=3, resamples=100, rounds=5))
+    assert mean(found, CROSS_VALIDATED) == mean(found, EQUAL)
+
+
+def test_a_band_in_which_nothing_is_relevant_shares_the_weights_of_all() -> None:
+    """Not those of whichever part happens to stand last, which nothing speaks for."""
+    made = examples(100)
+    new = [each for each in made if each.history_length < 5]
+    known = [each for each in made if each.history_length >= 5]
+    found = fit_examples([*without_relevant(new), *known], FitOptions(bands=(4,), resamples=100))
+    combination = found.fusion.combination
+    assert isinstance(combination, WeightedSum)
+    assert dict(combination.bands[0].weights) == dict(fit_examples(known).fusion.combination.bands[0].weights)  # type: ignore[attr-defined]

@@ -190,6 +190,18 @@ def test_a_mistake_in_the_command_is_one_line(
     assert not out.exists()
 
 
+def test_a_place_that_cannot_be_written_is_one_line(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as a folder under the name of the file."""
+    (tmp_path / "fusion.json").mkdir()
+    status = command(monkeypatch, "fusion", "fit", run.path, "--ranker", "fused", "--out", tmp_path / "fusion.json")
+    assert status != 0
+    error = capsys.readouterr().err
+    assert error.startswith("llmrank: cannot write ")
+    assert error.count("\n") == 1
+
+
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapping[str, Any]]:
     """A suite whose model has a fusion that was fitted on half of its cases."""

@@ -191,3 +191,31 @@ def test_a_damaged_folder_is_refused_in_one_line(text: str, tmp_path: Path) -> N
         built(tmp_path)
     with pytest.raises(ConfigError, match=r"has no learned\.json"):
         built(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"kind": "learned", "path": "."},
+        {"kind": "learned"},
+        {"kind": "item-knn", "path": "../other.npz"},
+        {"kind": "item-knn", "path": "/etc/passwd"},
+        {"kind": "item-knn", "path": ".."},
+    ],
+)
+def test_a_folder_opens_nothing_outside_of_itself(section: dict[str, Any], folder: Path, tmp_path: Path) -> None:
+    """It may be somebody else's: nor may it hold itself, which would be read without end."""
+    document = json.loads((folder / FILE).read_text())
+    (tmp_path / FILE).write_text(json.dumps(document | {"parts": {**document["parts"], "recent": section}}))
+    with pytest.raises(ConfigError, match="does not lie in it as a file"):
+        built(tmp_path)
+
+
+def test_a_folder_with_half_of_its_trees_is_refused(folder: Path, tmp_path: Path) -> None:
+    """In one line with its file, where LightGBM would end the process."""
+    document = json.loads((folder / FILE).read_text())
+    trees = {"parts": document["trees"]["parts"], "model": document["trees"]["model"][:2000]}
+    (tmp_path / FILE).write_text(json.dumps(document | {"trees": trees}))
+    with pytest.raises(ConfigError, match="holds no trees") as caught:
+        built(tmp_path)
+    assert str(tmp_path) in str(caught.value)

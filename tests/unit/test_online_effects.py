@@ -35,7 +35,7 @@ def simulated(users: int, *, effect: float = 0.0, seed: int = 0) -> Tally:
         events += [
             outcome("e", unit, "before", before, event_id=f"b{number}", time=number - 0.5),
             exposure("e", unit, variant, time=float(number)),
-            outcome("e", unit, "view", draw.integers(1, 5), event_id=f"v{number}", time=number + 0.1),
+            outcome("e", unit, "view", float(draw.integers(1, 5)), event_id=f"v{number}", time=number + 0.1),
         ]
         if draw.random() < 0.5 + effect * (variant == "new"):
             value = before + draw.normal() + 3 * effect * (variant == "new")

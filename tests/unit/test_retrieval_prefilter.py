@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmrank.catalog import Catalog
 from llmrank.errors import BackendError, ConfigError, RequestError
 from llmrank.protocols import Retriever
+from llmrank.resolve import resolve
 from llmrank.retrieval.cached import CachedEmbedder
 from llmrank.retrieval.history import blend, history_vector
 from llmrank.retrieval.precomputed import PrecomputedEmbedder, PrecomputedOptions
@@ -21,7 +23,7 @@ from llmrank.retrieval.prefilter import Prefilter, PrefilterOptions
 from llmrank.retrieval.store import VectorStore
 from llmrank.retrieval.text import clean, item_text
 from llmrank.retrieval.vectors import CHUNK, Vectors
-from llmrank.types import Event, Item, ResolvedRequest
+from llmrank.types import Event, Item, RankRequest, ResolvedRequest
 from tests.unit.bag_embedder import BagEmbedder
 
 TITLES = [
@@ -490,3 +492,27 @@ class TestPrecomputed:
                 PrecomputedEmbedder(PrecomputedOptions(str(tmp_path / name), str(tmp_path / "v.npz")))
         with pytest.raises(ConfigError, match="needs a file of keys"):
             PrecomputedEmbedder(PrecomputedOptions(str(tmp_path / "v.npy")))
+
+
+class Fixed:
+    """A retriever that scores items by their ids."""
+
+    def __init__(self, name: str, scores: Mapping[str, float], floor: float | None) -> None:
+        self.name, self.floor, self._scores = name, floor, scores
+
+    def score(self, request: ResolvedRequest, candidates: Sequence[Item]) -> np.ndarray:
+        """0 for what it does not know."""
+        return np.array([self._scores.get(item.id, 0.0) for item in candidates], dtype=np.float32)
+
+
+def test_a_retriever_that_knows_nothing_of_a_user_brings_the_first_items_of_a_catalogue_no_nearer() -> None:
+    """A new user: the texts say nothing, so that popularity alone decides, wherever the items stand."""
+    catalog = Catalog(Item(str(number), "x") for number in range(1000))
+    counts = {str(number): float(number) for number in range(1000)}
+    popular = Fixed("popularity", counts | {"5": 901.5}, 0.0)  # at rank 99: far from the best twenty
+    asked = resolve(RankRequest(), catalog)
+    alone = Prefilter(None, PrefilterOptions(keep=20), catalog.items, [popular]).select(asked)
+    beside = Prefilter(None, PrefilterOptions(keep=20), catalog.items, [Fixed("text", {}, None), popular]).select(asked)
+    assert [item.id for item in beside.candidates] == [item.id for item in alone.candidates]
+    nothing = Prefilter(None, PrefilterOptions(keep=20), catalog.items, [Fixed("text", {}, None)]).select(asked)
+    assert "found no history or query to compare with" in nothing.notes[0]

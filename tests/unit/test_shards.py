@@ -14,9 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmrank import Event, Item, Ranker, RankRequest, cli
+from llmrank import Constraint, Event, Item, Ranker, RankRequest, cli
 from llmrank.backends.replay import RecordingBackend
 from llmrank.errors import ConfigError, DatasetError, QuotaError, RequestError, SetupError
+from llmrank.fusion import Band, WeightedSum
+from llmrank.fusion.file import FusionFile, write_fusion
 from llmrank.scale import shard
 from llmrank.scale.engines import RayOptions, rank_shards
 from llmrank.scale.recipe import make_recipe
@@ -89,6 +91,7 @@ def test_another_split_is_not_mixed_in(tmp_path: Path) -> None:
         (RankRequest([Event("1", timestamp=3.0)], ["2"]), "history: a shard holds ids only"),
         (RankRequest(["1"], [Item("2", "Two")]), "candidates: a shard holds ids only"),
         (RankRequest(["1"], ["2"], query="half \ud800 a pair"), "cannot be written as Parquet"),
+        (RankRequest(["1"], ["2"], constraints=[Constraint("year", ">", 3)]), "which a shard cannot hold"),
         (RankRequest(["1"], ["2"], top_k="3"), "cannot be written as Parquet"),  # type: ignore[arg-type]
     ],
 )
@@ -326,3 +329,30 @@ def test_ray_that_is_missing_is_one_line(
     assert "pip install 'llmrank[ray]'" in err
     with pytest.raises(SetupError, match="ray is not installed"):
         run(split_requests(REQUESTS, "in", 5), "elsewhere", engine="ray")
+
+
+def test_a_model_may_be_moved_and_not_changed(tmp_path: Path) -> None:
+    """What a recipe's digest knows of a model, a learned folder and a fusion is their content, not where they lie."""
+
+    def digest(folder: Path) -> str | None:
+        retrievers = {"crowd": {"kind": "item-knn", "path": str(folder / "crowd.npz")}}
+        retrievers["all"] = {"kind": "learned", "path": str(folder / "all")}
+        fusion = {"path": str(folder / "fusion.json")}
+        config = {"backend": {"kind": "local"}, "retrievers": retrievers, "fusion": fusion}
+        return make_recipe(config, CATALOG).digests["config"]
+
+    here, there = tmp_path / "here", tmp_path / "there"
+    (here / "all").mkdir(parents=True)
+    (here / "crowd.npz").write_bytes(b"a model")
+    (here / "all" / "learned.json").write_text("{}")
+    write_fusion(here / "fusion.json", FusionFile(WeightedSum((Band({"crowd": 1.0}),))))
+    before = digest(here)
+    here.rename(there)
+    assert digest(there) == before
+    seen = {before}
+    for name in ("crowd.npz", "all/learned.json", "all/more.npz"):
+        (there / name).write_text("another")
+        seen.add(digest(there))
+    write_fusion(there / "fusion.json", FusionFile(WeightedSum((Band({"crowd": 2.0}),))))
+    seen.add(digest(there))
+    assert len(seen) == 5

@@ -404,7 +404,9 @@ def _or(value: float, other: float) -> float:
 
 def _key(case: Case) -> bytes:
     """What stands for a case: all that is asked, and what is relevant."""
-    parts = [case.user_id, case.history, case.candidates, sorted(case.relevant), case.query]
+    parts: list[Any] = [case.user_id, case.history, case.candidates, sorted(case.relevant), case.query]
+    if case.constraints:
+        parts.append([each.record() for each in case.constraints])
     return _digest(json.dumps(parts))
 
 

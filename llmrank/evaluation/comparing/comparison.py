@@ -14,11 +14,11 @@ from llmrank.evaluation.measures.estimate import number
 from llmrank.evaluation.measures.measure import Measure
 from llmrank.evaluation.measures.statistics import Difference
 from llmrank.evaluation.report.markdown import escaped
-from llmrank.evaluation.report.numbers import MISSING, count, joined
+from llmrank.evaluation.report.numbers import count, joined, p_text
 from llmrank.evaluation.report.parts import Cell, Table
 from llmrank.evaluation.report.parts import Row as TableRow
 from llmrank.evaluation.report.terminal import terminal_table
-from llmrank.evaluation.report.values import heading, label, value_text
+from llmrank.evaluation.report.values import heading, label, signed, value_text
 from llmrank.evaluation.report.visible import visible
 from llmrank.files import write_whole
 
@@ -238,14 +238,6 @@ class Comparison:
         return visible(self.baseline)
 
 
-def signed(measure: Measure, value: float) -> str:
-    """A difference without its unit, with its sign: ``+3.4``, ``−0.2``, ``0.0``."""
-    if math.isnan(value):
-        return MISSING
-    text = value_text(measure, abs(value))
-    return text if not text.strip("0.,") else ("+" if value > 0 else "−") + text
-
-
 def _mean(row: Row) -> float:
     return row.difference.mean if row.difference is not None else math.nan
 
@@ -257,19 +249,13 @@ def _table_row(row: Row, *, primary: bool) -> TableRow:
         cells = [mean, Cell("baseline"), *[Cell("")] * (4 if primary else 3)]
         return TableRow(visible(row.contender), tuple(cells), kind="reference")
     interval = "" if math.isnan(each.low) else f"[{signed(row.measure, each.low)}, {signed(row.measure, each.high)}]"
-    cells = [mean, Cell(signed(row.measure, each.mean), interval), Cell(_p(each.p))]
-    cells += [Cell(_p(row.adjusted))] if primary else []
+    cells = [mean, Cell(signed(row.measure, each.mean), interval), Cell(p_text(each.p))]
+    cells += [Cell(p_text(row.adjusted))] if primary else []
     cells += [
         Cell(f"{count(each.wins)} / {count(each.ties)} / {count(each.losses)}"),
         Cell(value_text(row.measure, _known(row.detectable))),
     ]
     return TableRow(visible(row.contender), tuple(cells))
-
-
-def _p(value: float) -> str:
-    if math.isnan(value):
-        return MISSING
-    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
 def _known(value: float) -> float | None:

@@ -15,6 +15,7 @@ import numpy as np
 from llmrank.catalog import Catalog
 from llmrank.errors import DatasetError
 from llmrank.types import Event, ResolvedRequest
+from llmrank.wish import Constraint
 
 if TYPE_CHECKING:
     from llmrank.retrieval.prefilter import Prefilter
@@ -25,7 +26,7 @@ class Question:
     """A case whose candidates are still to be chosen.
 
     Attributes:
-        user_id, history, relevant, query: As in a Case.
+        user_id, history, relevant, query, constraints: As in a Case.
         chosen: All that the user is known to have chosen, the relevant items included.
         given: The candidates of the case file, if it is one.
         key: Tells it from the other questions, for its generator; the user's id where each user has one.
@@ -38,6 +39,7 @@ class Question:
     query: str | None = None
     given: tuple[str, ...] | None = None
     key: str = ""
+    constraints: tuple[Constraint, ...] = ()
 
 
 Chooser: TypeAlias = Callable[[Question], tuple[str, ...] | None]

@@ -135,7 +135,14 @@ class Split:
         """The cases, one at a time. Each reading of this attribute begins a pass of its own; all passes give the same."""
         tally = self._tally = self._new_tally()
         for question in self._questions:
-            case = Case(question.user_id, question.history, self._choose(question), question.relevant, question.query)
+            case = Case(
+                question.user_id,
+                question.history,
+                self._choose(question),
+                question.relevant,
+                question.query,
+                question.constraints,
+            )
             tally.add(case)
             yield case
 

@@ -235,6 +235,7 @@ class GivenQuestions:
                 relevant=case.relevant,
                 chosen=elsewhere.union(case.history, case.relevant),
                 query=case.query,
+                constraints=case.constraints,
                 given=case.candidates,
                 # Each of a user's cases has draws of its own; mostly the length of the history tells them apart.
                 key=f"{case.user_id}:{len(case.history)}" + (f"#{repeat}" if repeat else ""),

@@ -130,8 +130,7 @@ def fit_examples(
         held = [example for example, its in zip(examples, folds, strict=True) if its == fold]
         values[CROSS_VALIDATED][np.array(folds) == fold] = Lists(held, options.k).ndcg(_sums(fitted, held))
     values[IN_SAMPLE] = lists.ndcg(_sums(everything, examples))
-    method = NORMALISED[options.method]
-    values[EQUAL] = lists.ndcg(_sums(WeightedSum((Band(dict.fromkeys(parts, 1.0)),), method), examples))
+    values[EQUAL] = lists.ndcg(_sums(_equal(parts, options), examples))
     # By ranks: scores may be so small or large that rounding is of their size.
     values |= {part: lists.ndcg(-padded([ranks(example.scores[part]) for example in examples], lists.shape)) for part in parts}
     return Fitted(
@@ -146,18 +145,35 @@ def fit_examples(
 
 def _learner(parts: Sequence[str], bounds: Bounds, options: FitOptions) -> Callable[[Sequence[Example]], Combination]:
     """What makes a combination of examples."""
-    if options.method == "linear":
-        return lambda examples: fit_linear(examples, parts, options.l2)
-    if options.method == "trees":
-        return lambda examples: fit_trees(examples, parts, options.k, options.rounds, options.seed)
-    return lambda examples: _fit_weights(examples, parts, bounds, options)
+
+    def learn(examples: Sequence[Example]) -> Combination:
+        if not _tell(examples):  # of a fold's others, where little is relevant: then nothing speaks for any part
+            return _equal(parts, options)
+        if options.method == "linear":
+            return fit_linear(examples, parts, options.l2)
+        if options.method == "trees":
+            return fit_trees(examples, parts, options.k, options.rounds, options.seed)
+        return _fit_weights(examples, parts, bounds, options)
+
+    return learn
+
+
+def _tell(examples: Sequence[Example]) -> bool:
+    """Whether there is anything to learn from examples."""
+    return any(any(example.relevant) for example in examples)
+
+
+def _equal(parts: Sequence[str], options: FitOptions) -> WeightedSum:
+    return WeightedSum((Band(dict.fromkeys(parts, 1.0)),), NORMALISED[options.method])
 
 
 def _fit_weights(examples: Sequence[Example], parts: Sequence[str], bounds: Bounds, options: FitOptions) -> WeightedSum:
     method = NORMALISED[options.method]
     bands = []
     for place, bound in enumerate(bounds):
-        within = [each for each in examples if band_of(each.history_length, bounds) == place] or examples
+        within: Sequence[Example] = [each for each in examples if band_of(each.history_length, bounds) == place]
+        if not _tell(within):
+            within = examples
         lists = Lists(within, options.k)
         table = np.stack(
             [padded([NORMALISE[method](each.scores[part]) for each in within], lists.shape) for part in parts], axis=2

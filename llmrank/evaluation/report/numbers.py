@@ -51,6 +51,13 @@ def share(part: float, whole: float) -> str:
     return "< 0.1 %" if 0 < ratio < 0.0005 else f"{percent(ratio)} %"  # half of the last digit shown
 
 
+def p_text(value: float) -> str:
+    """A p value: ``< 0.001``, ``0.012``, ``0.34``; NaN is not known."""
+    if math.isnan(value):
+        return MISSING
+    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
 def ordinal(place: int) -> str:
     """1 is ``1st``."""
     ending = "th" if place % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")

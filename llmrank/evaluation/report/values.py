@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from llmrank.evaluation.measures.measure import Measure
-from llmrank.evaluation.report.numbers import fixed, percent, significant
+from llmrank.evaluation.report.numbers import MISSING, fixed, percent, significant
 
 _WRITTEN = {"ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "hit": "Hit rate"}
 
@@ -38,6 +39,14 @@ def value_text(measure: Measure, value: float | None) -> str:
     if measure.unit == "share":
         return percent(value)
     return significant(value) if measure.unit == "users" else fixed(value)
+
+
+def signed(measure: Measure, value: float) -> str:
+    """A difference without its unit, with its sign: ``+3.4``, ``−0.2``, ``0.0``; NaN is not known."""
+    if math.isnan(value):
+        return MISSING
+    text = value_text(measure, abs(value))
+    return text if not text.strip("0.,") else ("+" if value > 0 else "−") + text
 
 
 def interval_text(measure: Measure, interval: tuple[float, float] | None) -> str:

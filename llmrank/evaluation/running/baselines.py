@@ -36,6 +36,7 @@ from llmrank.sections import make, mapping_of
 from llmrank.types import Cut, Item, RankedItem, Ranking, RankRequest, ResolvedRequest
 
 if TYPE_CHECKING:
+    from llmrank.retrieval.constraints import AttributeTable
     from llmrank.retrieval.prefilter import Prefilter
 
 T = TypeVar("T")
@@ -80,6 +81,7 @@ class Baseline(ABC):
     def __init__(self, catalog: Catalog, seed: int) -> None:
         self.catalog = catalog
         self.seed = seed
+        self._attributes: AttributeTable | None = None
 
     def rank_many(self, requests: Iterable[RankRequest]) -> Iterator[Ranking]:
         """One Ranking a request, in order."""
@@ -97,20 +99,44 @@ class Baseline(ABC):
         """The candidates, best first; of a whole catalogue the best `MOST_RANKED` that the user does not have."""
 
     def _rank(self, request: ResolvedRequest) -> Ranking:
+        whole = self.whole(request)
+        request, constrained = self._narrowed(request)
         ordered = self.order(request)
         scores: Iterable[float | None] = itertools.repeat(None) if ordered.scores is None else ordered.scores
         parts: Iterable[Parts] = itertools.repeat(Parts()) if ordered.parts is None else ordered.parts
         places = zip(itertools.count(1), ordered.items, scores, parts)  # three of them may be endless
-        ranked = itertools.islice(places, request.top_k)
+        most = MOST_RANKED if whole else len(request.candidates)
+        ranked = itertools.islice(places, most if request.top_k is None else min(request.top_k, most))
         return Ranking(
             tuple(RankedItem(item, rank, score, parts=each.gave, scores=each.scores) for rank, item, score, each in ranked),
-            cut=ordered.cut,
+            cut=replace(ordered.cut, constrained=constrained),
             notes=ordered.notes,
-            shown=() if self.whole(request) else tuple(item.id for item in request.candidates),
+            shown=() if whole else tuple(item.id for item in request.candidates),
             strategy=self.name,
             model=self.model,
             user_id=request.user_id,
         )
+
+    def _narrowed(self, request: ResolvedRequest) -> tuple[ResolvedRequest, int]:
+        """The request with those candidates alone that meet its constraints, and how many do not.
+
+        What is left of a whole catalogue is a list, without what the user has.
+        """
+        if not request.constraints:
+            return request, 0
+        from llmrank.retrieval.constraints import AttributeTable, narrow
+
+        if self._attributes is None:
+            self._attributes = AttributeTable(self.catalog.items)
+        narrowed = narrow(request.candidates, self._attributes, hard=request.constraints)
+        candidates = narrowed.candidates
+        if self.whole(request) and candidates is not request.candidates:
+            seen = seen_by(request)
+            candidates = tuple(item for item in candidates if item.id not in seen)
+            if not candidates:
+                fix = "loosen one"
+                raise RequestError("the user has all items that meet them", field="constraints", fix=fix)
+        return replace(request, candidates=candidates), narrowed.left_out
 
     def whole(self, request: ResolvedRequest) -> bool:
         """Whether a request is for the whole catalogue."""
@@ -218,16 +244,15 @@ class GivenBaseline(Baseline):
     name = "given"
 
     def order(self, request: ResolvedRequest) -> Ordered:
-        """The candidates as they are.
+        """The candidates as they are."""
+        return Ordered(request.candidates)
 
-        Raises:
-            RequestError: there is no list.
-        """
+    def _rank(self, request: ResolvedRequest) -> Ranking:
         if self.whole(request):
             raise RequestError(
                 "there is no list whose order could be taken", field="candidates", fix="give each case its candidates"
             )
-        return Ordered(request.candidates)
+        return super()._rank(request)
 
 
 NAMES = (RandomBaseline.name, PopularityBaseline.name, EmbeddingBaseline.name, GivenBaseline.name, "fusion")

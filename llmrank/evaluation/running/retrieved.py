@@ -121,16 +121,27 @@ class FusionBaseline(Baseline):
         items = sorted(items, key=lambda item: self.chance(request, item))
         kept = [places[item.id] for item in items]
         ordered = Ranking(tuple(RankedItem(item, rank) for rank, item in enumerate(items, start=1)))
-        told = {name: each[kept].tolist() for name, each in scores.items()}
+        told = {name: _comparable(each[kept], self._retrievers[name].floor).tolist() for name, each in scores.items()}
         fused = self._fusion.apply(ordered, told, len(request.history)).items
         first = fused[:MOST_RANKED] if self.whole(request) else fused
-        own = [{name: float(scores[name][places[each.id]]) for name in scores} for each in first]  # there is no model's
+        at = {item.id: place for place, item in enumerate(items)}
+        own = [{name: values[at[each.id]] for name, values in told.items()} for each in first]  # there is no model's
         parts = [Parts(each.parts, its) for each, its in zip(first, own, strict=True)]
         return Ordered([each.item for each in first], [each.score or 0.0 for each in first], parts=parts)
 
     def close(self) -> None:
         """Closes the retrievers."""
         close_retrievers(self._retrievers.values())
+
+
+def _comparable(scores: NDArray[np.float32], floor: float | None) -> NDArray[np.float32]:
+    """Scores in which a floor far below all that was found (that of ``learned``) stands as far below the least as the best
+    stands above it: brought to one scale with the floor itself, all that was found would look alike.
+    """
+    if floor is None or floor >= 0 or not (found := scores > floor).any():
+        return scores
+    least, best = scores[found].min(), scores[found].max()
+    return np.where(found, scores, least - max(best - least, np.float32(1.0))).astype(np.float32)
 
 
 def close_retrievers(retrievers: Iterable[Retriever]) -> None:

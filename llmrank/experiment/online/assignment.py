@@ -31,8 +31,7 @@ class LayerOptions:
     to: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.name:
-            raise ConfigError("is empty", field="online.layer.name", value=self.name, fix="for instance ranking")
+        _text("online.layer.name", self.name, fix="for instance ranking")
         _share("online.layer.from", self.start)
         _share("online.layer.to", self.to)
         if not self.start < self.to:
@@ -80,8 +79,7 @@ class OnlineOptions:
         if self.control not in self.weights:
             fix = nearest(self.control, self.weights)
             raise ConfigError("is none of the variants", field="control", value=self.control, fix=fix)
-        if not self.salt:
-            raise ConfigError("is empty", field="online.salt", value=self.salt, fix="leave it out for the experiment's name")
+        _text("online.salt", self.salt, fix="leave it out for the experiment's name")
         _share("online.traffic", self.traffic)
         _share("online.holdout", self.holdout)
         for unit, variant in self.force.items():
@@ -119,7 +117,7 @@ def online_of(section: Mapping[str, Any] | None, variants: Sequence[str], contro
 
     Args:
         section: Its keys: `weights` (default: equal), `traffic`, `layer`, `holdout`, `enabled`, `salt` (default: `name`),
-            `force`. None is an empty one.
+            `force`. None is an empty one. `reading`, which says what a log is read for, is left to those who read it.
         variants: The variants' names, in the experiment's order.
         control: The one that everybody gets who does not take part.
         name: The experiment's.
@@ -129,6 +127,7 @@ def online_of(section: Mapping[str, Any] | None, variants: Sequence[str], contro
     """
     values = {key: value for key, value in mapping_of(section, "online").items() if value is not None}
     refuse_unknown(values, KEYS, "online")
+    values.pop("reading", None)
     if "layer" in values and not isinstance(values["layer"], LayerOptions):
         values["layer"] = _layer_of(mapping_of(values["layer"], "online.layer"))
     weights = mapping_of(values.get("weights", dict.fromkeys(variants, 1)), "online.weights")
@@ -145,7 +144,7 @@ def online_of(section: Mapping[str, Any] | None, variants: Sequence[str], contro
     return make(OnlineOptions, {"salt": name, **values, "control": control}, "online")
 
 
-KEYS = ("weights", "traffic", "layer", "holdout", "enabled", "salt", "force")
+KEYS = ("weights", "traffic", "layer", "holdout", "enabled", "salt", "force", "reading")
 """What the section `online` may hold."""
 
 
@@ -157,10 +156,11 @@ def assign(options: OnlineOptions, unit: str) -> Assignment:
         unit: The id of a user, a session or whatever else is split. Ids are told apart byte by byte.
 
     Raises:
-        RequestError: the id is empty or no text; all that had such an id would get one variant.
+        RequestError: the id is empty or no text (all that had such an id would get one variant), or cannot be UTF-8.
     """
-    if not isinstance(unit, str) or not unit:
-        raise RequestError("must be a text that is not empty", field="unit", value=unit, fix="give each user an id of its own")
+    if not isinstance(unit, str) or not unit or not (unit.isascii() or _is_unicode(unit)):
+        fix = "give each user an id of its own"
+        raise RequestError("must be a text that is not empty, without half surrogate pairs", field="unit", value=unit, fix=fix)
     if not options.enabled:
         return Assignment(unit, options.control, False, "disabled")
     if unit in options.force:
@@ -181,8 +181,8 @@ def place(purpose: Literal["holdout", "layer", "traffic", "variant"], salt: str,
     The first 53 bits of BLAKE2b, personalised with ``llmrank`` and the purpose's name, of the salt's length in bytes (8 bytes,
     big-endian), the salt and the unit, both as UTF-8. The length keeps ``ab`` + ``c`` apart from ``a`` + ``bc``.
     """
-    salted = salt.encode("utf-8", "surrogatepass")
-    text = len(salted).to_bytes(8, "big") + salted + unit.encode("utf-8", "surrogatepass")
+    salted = salt.encode()
+    text = len(salted).to_bytes(8, "big") + salted + unit.encode()
     digest = hashlib.blake2b(text, digest_size=8, person=_PERSONS[purpose]).digest()
     return (int.from_bytes(digest, "big") >> 11) / _PLACES
 
@@ -210,6 +210,15 @@ def _layer_of(section: dict[str, Any]) -> LayerOptions:
             _refuse_no_number(f"online.layer.{key}", section[key])
     # `from` is a word of Python's own and cannot be a field.
     return make(LayerOptions, {"start" if key == "from" else key: value for key, value in section.items()}, "online.layer")
+
+
+def _text(name: str, value: str, *, fix: str) -> None:
+    if not value or not _is_unicode(value):
+        raise ConfigError("must be a text that is not empty", field=name, value=value, fix=fix)
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= each <= "\udfff" for each in text)
 
 
 def _refuse_no_number(name: str, value: Any) -> None:

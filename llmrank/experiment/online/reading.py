@@ -45,9 +45,8 @@ def read_experiment(
         SetupError: scipy is not installed.
     """
     spec = load_spec(experiment)
-    section = dict(spec.online or {})
-    options = reading_of(section.pop("reading", None), spec.alpha)
-    online = online_of(section, tuple(spec.variants), spec.base, spec.name)
+    options = reading_of((spec.online or {}).get("reading"), spec.alpha)
+    online = online_of(spec.online, tuple(spec.variants), spec.base, spec.name)
     return read_log(logs, spec.name, online, options, until=until)
 
 

@@ -54,7 +54,7 @@ def asymptotic_interval(
     share = np.maximum(count, 1.0) * rho_squared
     reach = np.where(known, spread, 0.0) * np.sqrt((1 + 1 / share) * (np.log1p(share) - 2 * math.log(1 - confidence)))
     reach = np.where(known, reach, np.inf)
-    z = np.where(known, middle - null, 0.0) / np.where(known, spread, 1.0)
+    z = np.where(known, middle - np.asarray(null, dtype=np.float64), 0.0) / np.where(known, spread, 1.0)
     log_p = (np.log1p(share) - z * z * share / (1 + share)) / 2
     middle = np.where(np.isfinite(middle), middle, 0.0)
     return middle - reach, middle + reach, np.where(known, np.exp(np.minimum(log_p, 0.0)), 1.0)
@@ -151,9 +151,9 @@ class AsymptoticSequence(_Looks):
 class AsymptoticDifference(_Looks):
     """A confidence sequence of the difference of the means of two groups that grow, such as those of an online test.
 
-    The groups are of different users, and must grow at a steady proportion, as those of a sticky random assignment do; then the difference, times the
-    inverse of its variance, moves as a mean does, and the sequence above serves. There is one look at the end of each call,
-    for in which order the groups' users came within it is not known.
+    The groups are of different users, and must grow at a steady proportion, as those of a sticky random assignment do; then the
+    difference, times the inverse of its variance, moves as a mean does, and the sequence above serves. There is one look at the
+    end of each call, for in which order the groups' users came within it is not known.
 
     Args:
         expected_n: About how many observations of both groups together there will be when it is decided.

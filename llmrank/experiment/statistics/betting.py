@@ -1,8 +1,8 @@
 """Bounded observations go in, in order; an interval of their mean comes out that may be looked at, and acted on, at any time.
 
 An interval of a fixed sample holds its value with 95 % at one moment that was fixed before. Who looks after every user and
-stops at the first "significant" look is wrong far more often. A confidence sequence holds the mean at all times at once with 95 %, so
-any rule to stop is allowed, also one that looks at the numbers.
+stops at the first "significant" look is wrong far more often. A confidence sequence holds the mean at all times at once with
+95 %, so any rule to stop is allowed, also one that looks at the numbers.
 
 The one here is exact for every number of observations: no normal approximation, nothing else assumed than the bounds, and that
 each observation's mean, given those before, is the same (Waudby-Smith and Ramdas 2024, "Estimating means of bounded random
@@ -184,7 +184,8 @@ def bounded_p_values(
     means = np.broadcast_to((nulls - low) / (high - low), (len(table),))[:, None]
     up, down = _gains(scaled, bets, means)
     most = np.maximum.accumulate(np.maximum(np.cumsum(up, axis=1), np.cumsum(down, axis=1)), axis=1)
-    return np.minimum(1.0, 2 * np.exp(-most))
+    found: Floats = np.minimum(1.0, 2 * np.exp(-most))
+    return found
 
 
 def _gains(values: Floats, bets: Floats, means: Floats) -> tuple[Floats, Floats]:

@@ -1,4 +1,4 @@
-"""What a variant and its control have of something that must not become worse go in; whether it is kept, by a margin, comes out.
+"""What a variant and its control have of what must not become worse go in; whether it is kept, by a margin, comes out.
 
 "No significant difference" is no proof that nothing became worse: with few users nothing is ever significant. So the question
 is turned around: how much worse could it be, given the data? Only if even that lies within the margin is the guardrail kept
@@ -38,8 +38,8 @@ class NonInferiority:
             alpha. `high` if higher is worse, else `low`.
         low, high: Both one-sided bounds, each at the level alpha: an interval with the confidence 1 - 2 alpha.
         margin: How much worse it may be; never negative.
-        verdict: ``kept`` (the bound lies inside the margin), ``broken`` (the other bound lies beyond it: it is shown to be worse
-            by more than the margin), else ``unclear``: too few users to tell.
+        verdict: ``kept`` (the bound lies inside the margin), ``broken`` (the other bound lies beyond it: it is shown to be
+            worse by more than the margin), else ``unclear``: too few users to tell.
         n: How many pairs.
         clusters: How many users have any.
         method: How the bounds came about: ``bootstrap``, ``score`` or ``jackknife``.
@@ -141,9 +141,9 @@ def coverage_non_inferiority(
 ) -> NonInferiority:
     """Judges catalogue coverage: the share of the catalogue's items that stand in any of the lists. Lower is worse.
 
-    It is no mean over users: what one shows has no worth if another shows it as well, and a resample, which lacks a third of the
-    users, covers less whatever they see. So the bounds come from the jackknife: without a user, the coverage falls by the items
-    that nobody else was shown (Efron and Stein 1981, "The jackknife estimate of variance": never too small on average).
+    It is no mean over users: what one is shown adds nothing if another is shown it as well, and a resample, which lacks a third
+    of the users, covers less whatever they see. So the bounds come from the jackknife: without a user, the coverage falls by
+    the items that nobody else was shown (Efron and Stein 1981, "The jackknife estimate of variance": on average not too small).
 
     Args:
         value: The list shown in each case by the variant: item ids.
@@ -242,7 +242,8 @@ def _drawn_quantiles(values: Floats, codes: Integers, times: Integers, share: fl
     ordered = values[order]
     # The value at a place of the drawn list is the first one by which more than so many have been drawn.
     first, second = (ordered[(reached <= at[:, None]).sum(axis=1)] for at in (below, np.minimum(below + 1, reached[:, -1] - 1)))
-    return first + (second - first) * (place - below)
+    found: Floats = first + (second - first) * (place - below)
+    return found
 
 
 def _covered(lists: Sequence[Collection[str]], codes: Integers, users: int) -> tuple[int, Floats]:

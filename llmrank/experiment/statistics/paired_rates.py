@@ -10,15 +10,15 @@ that fail under both conditions cancel.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from statistics import NormalDist
 
 import numpy as np
 
 from llmrank.evaluation.measures.statistics import Floats, Integers
+from llmrank.experiment.statistics.boundary import boundary
 
 PSEUDO = 3.0
-"""So many clusters are added in which all cases stand and fall together, when it is estimated how much those of a cluster do."""
+"""So many clusters whose cases all go together are added, when it is estimated how much those of a cluster do."""
 
 
 def score_interval(wins: float, losses: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
@@ -35,8 +35,8 @@ def score_interval(wins: float, losses: float, n: float, confidence: float = 0.9
     """
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     rate = (wins - losses) / n
-    low = _boundary(lambda delta: score(wins, losses, n, delta) > z, -1.0, rate)
-    high = _boundary(lambda delta: score(wins, losses, n, delta) >= -z, rate, 1.0)
+    low = boundary(lambda delta: score(wins, losses, n, delta) > z, -1.0, rate)
+    high = boundary(lambda delta: score(wins, losses, n, delta) >= -z, rate, 1.0)
     return low, high
 
 
@@ -75,14 +75,3 @@ def effective(gaps: Floats, codes: Integers) -> float:
     plain = float(((gaps - mean) ** 2).sum())
     seen = float(((sums - mean * sizes) ** 2).sum()) / plain if plain > 0 else 1.0
     return n / max(1.0, min(most, (differing * seen + PSEUDO * most) / (differing + PSEUDO)))
-
-
-def _boundary(inside: Callable[[float], bool], low: float, high: float) -> float:
-    """Where a condition that holds at the low end stops to hold, by halving; the low end if it does not hold there."""
-    for _ in range(60):
-        middle = (low + high) / 2
-        if inside(middle):
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2

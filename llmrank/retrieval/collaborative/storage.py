@@ -97,8 +97,9 @@ def read_model(
 
 
 # What NumPy, zipfile, json and the kinds raise for bytes that are not theirs. RuntimeError: a zip that claims to be encrypted,
-# and a header of brackets in brackets in brackets. MemoryError: an array that claims to be larger than any.
-_DAMAGE = (ValueError, KeyError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+# and a header of brackets in brackets in brackets. TypeError:
+# places that are no whole numbers. MemoryError: an array that claims to be larger than any.
+_DAMAGE = (ValueError, TypeError, KeyError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 def _from_archive(archive: Any, kinds: Mapping[str, type[CollaborativeModel[Any]]], path: Path) -> CollaborativeModel[Any]:

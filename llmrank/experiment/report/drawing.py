@@ -1,0 +1,148 @@
+"""Values go in, places on a scale come out, in percent of a drawing's width: differences on an axis, guardrails by margin.
+
+A drawing is as wide as the page lets it be, so nothing here knows pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from llmrank.evaluation.measures.measure import Measure
+from llmrank.evaluation.measures.statistics import Difference
+from llmrank.evaluation.report.values import label, scaled, signed
+from llmrank.evaluation.report.visible import visible
+from llmrank.experiment.findings import Effect, Guardrail
+from llmrank.experiment.report.words import better, change, interval, points, verdict
+
+_SIDE = 6.0
+"""What stays free at either side, in percent, so that the figures below the outer ticks have room."""
+
+_BEFORE, _AFTER = -1.0, 2.0
+"""The ends of a guardrail's scale, in margins; what lies beyond is drawn at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A scale from `first` to `last`, in the unit that people read, with `step` between its ticks."""
+
+    first: float
+    last: float
+    step: float
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        """Where the ticks are, and what they say."""
+        decimals = max(0, -math.floor(math.log10(self.step) + 1e-9))
+        count = round((self.last - self.first) / self.step)
+        return [
+            (self.at(value), _tick(value, decimals)) for value in (self.first + place * self.step for place in range(count + 1))
+        ]
+
+    def at(self, value: float) -> float:
+        """The place of a value."""
+        return round(_SIDE + (100 - 2 * _SIDE) * (value - self.first) / (self.last - self.first), 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A difference as it is drawn.
+
+    Attributes:
+        low, mean, high: Places; None where there is no such value.
+        side: Its class: ``better``, ``worse``, ``higher``, ``lower``, ``unclear``.
+        words: What the drawing says, for who cannot see it.
+    """
+
+    low: float | None
+    mean: float | None
+    high: float | None
+    side: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A guardrail as it is drawn: what is worse lies to the right.
+
+    Attributes:
+        zero, margin: The places of no difference and of the margin.
+        mean, bound: Places of the difference and of what it may be at worst; None where there is no such value.
+        beyond: True if the bound lies farther out than the drawing reaches.
+        words: What the drawing says.
+    """
+
+    zero: float
+    margin: float
+    mean: float | None
+    bound: float | None
+    beyond: bool
+    words: str
+
+
+def axis(effects: Iterable[Effect], more: Sequence[float] = ()) -> Axis:
+    """A scale with 0, all intervals and `more` on it, and with few, round ticks. All effects are of one unit."""
+    values = [0.0]
+    for effect in effects:
+        difference = effect.difference
+        values += [scaled(effect.measure, end) for end in (difference.low, difference.mean, difference.high, *more)]
+    known = [value for value in values if math.isfinite(value)]
+    rough = (max(known) - min(known) or 1.0) / 4
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    first, last = (math.floor(min(known) / step + 1e-9) * step, math.ceil(max(known) / step - 1e-9) * step)
+    return Axis(first, last if last > first else first + step, step)
+
+
+def mark(effect: Effect, on: Axis) -> Mark:
+    """A difference on its axis."""
+
+    def at(value: float) -> float | None:
+        return on.at(scaled(effect.measure, value)) if math.isfinite(value) else None
+
+    difference = effect.difference
+    low, high = at(difference.low), at(difference.high)
+    return Mark(
+        low, at(difference.mean), high, better(effect.measure, difference), _words(effect.measure, effect.variant, difference)
+    )
+
+
+def _words(measure: Measure, variant: str, difference: Difference) -> str:
+    said = {
+        "better": "better than the control",
+        "worse": "worse than the control",
+        "higher": "higher than the control",
+        "lower": "lower than the control",
+        "unclear": "the interval holds 0",
+    }[better(measure, difference)]
+    if not interval(measure, difference):
+        said = "there is no interval"
+    text = f"{visible(variant)}, {label(measure)}: {signed(measure, difference.mean)}{points(measure)}"
+    return f"{text} {interval(measure, difference)}, {said}".replace("  ", " ").replace(" ,", ",")
+
+
+def gauge(guardrail: Guardrail) -> Gauge:
+    """A guardrail on a scale on which all margins stand at the same place."""
+    result = guardrail.result
+    sign = 1 if guardrail.worse == "higher" else -1
+    unit = abs(result.margin) or max(abs(result.bound), abs(result.difference)) or 1.0
+    if not math.isfinite(unit):
+        unit = 1.0
+    scale = Axis(_BEFORE, _AFTER, 1.0)
+
+    def at(value: float) -> float | None:
+        return scale.at(min(_AFTER, max(_BEFORE, sign * value / unit))) if not math.isnan(value) else None
+
+    words = (
+        f"{visible(guardrail.name)} of {visible(guardrail.variant)}: {change(guardrail, result.difference)}, at worst "
+        f"{change(guardrail, result.bound)}; {verdict(guardrail)}"
+    )
+    beyond = sign * result.bound / unit > _AFTER
+    margin = scale.at(1.0 if result.margin else 0.0)
+    return Gauge(scale.at(0.0), margin, at(result.difference), at(result.bound), beyond, words)
+
+
+def _tick(value: float, decimals: int) -> str:
+    text = f"{abs(value):,.{decimals}f}"
+    return text if not text.strip("0.,") else ("+" if value > 0 else "−") + text
