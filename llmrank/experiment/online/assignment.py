@@ -46,7 +46,7 @@ class OnlineOptions:
     All parts are drawn independently. Raising `traffic` moves nobody who is in the experiment already, and lowering it moves
     only those who leave. Changed `weights` move the units whose place lies between an old and a new border of the variants'
     shares, which follow each other in the order of `weights`: from 1 : 1 to 3 : 1 a quarter of the second variant's units
-    out of all move to the first. They then have seen two variants, so it is better to change the `salt`, or `traffic`.
+    out of all move to the first. They then have seen two variants: better begin anew, with another name and salt.
 
     Attributes:
         weights: Each variant's weight; their sum may be any. The order matters.
