@@ -15,7 +15,7 @@ from llmrank.experiment.online.reading_options import MetricOptions, ReadingOpti
 from tests.unit.scripted import ScriptedBackend
 from tests.unit.test_docs import EXPERIMENTS, documented, in_code
 
-ONLINE = EXPERIMENTS.split("\n## Online\n", 1)[1]
+ONLINE, _, READING = EXPERIMENTS.split("\n## Online\n", 1)[1].partition("\n## Reading a log\n")
 TITLES = {"603": "The Matrix", "604": "The Matrix Reloaded", "78": "Blade Runner", "862": "Toy Story", "597": "Titanic"}
 
 
@@ -73,3 +73,16 @@ def test_the_file_and_the_python_work(
     Path("whole.yaml").write_text(file, encoding="utf-8")
     with names["Experiment"].from_config("whole.yaml") as whole:
         assert (whole.options.traffic, whole.options.layer) == (0.2, LayerOptions("ranking", 0.0, 0.5))
+
+
+def test_the_example_of_a_reading_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It writes its log and comes to the decision that stands beside it."""
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"^```python\n(.*?)^```", READING, flags=re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(block, "experiments.md", "exec"), names)  # noqa: S102  # our own document
+    (said,) = re.findall(r"^print\(reading.decision\)  # (.*)$", block, flags=re.MULTILINE)
+    assert capsys.readouterr().out.splitlines() == [said, names["reading"].reason]
+    assert names["reading"].effects[0].fixed is not None
