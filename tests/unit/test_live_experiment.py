@@ -394,14 +394,18 @@ def test_a_mistake_in_any_variant_is_found_at_the_start(changed: dict[str, Any],
 def test_what_was_built_is_closed_when_a_later_variant_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The first variant's Ranker and the log do not stay open behind the error."""
     closed: list[str] = []
-    for cls in (Ranker, EventLog):
+
+    def noted(cls: type[Any]) -> None:
         really = cls.close
 
-        def close(self: Any, name: str = cls.__name__, really: Any = really) -> None:
-            closed.append(name)
+        def close(self: Any) -> None:
+            closed.append(cls.__name__)
             really(self)
 
         monkeypatch.setattr(cls, "close", close)
+
+    noted(Ranker)
+    noted(EventLog)
     with pytest.raises(ConfigError, match="unknown key"):
         Experiment.from_config(
             spec(variants={"plain": configured(), "recency": configured(typo={})}), log=tmp_path / "events.jsonl"
