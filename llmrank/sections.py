@@ -73,7 +73,7 @@ def make(cls: type[T], values: Mapping[str, Any], where: str, *, also: tuple[str
             fix = "YAML reads yes, no and numbers as something else; put them in quotes"
         raise ConfigError(
             "is missing" if missing else first["msg"],
-            field=".".join([*place, *map(str, first["loc"])]),
+            field=".".join(each for each in (*place, *map(str, first["loc"])) if each),
             value=None if missing else first["input"],
             fix=fix,
         ) from error

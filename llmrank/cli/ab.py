@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from llmrank.experiment.findings import Findings
     from llmrank.experiment.folder import ExperimentFolder
     from llmrank.experiment.forecast import Plan
+    from llmrank.registry import Registry
+
+Registries = Annotated[
+    list[Path] | None,
+    typer.Option("--registry", help="A registry of prompts to keep the templates and their results in; may be given again."),
+]
 
 ab_app = typer.Typer(
     help="A/B experiments with prompts: run and report offline ones, assign users of online ones.",
@@ -40,6 +46,7 @@ def run(
     engine: Annotated[str, typer.Option("--engine", help=f"Who asks: {', '.join(ENGINES)}.")] = "local",
     workers: Annotated[int, typer.Option("--workers", min=1, help="ray: how many shards at once.")] = 2,
     address: Annotated[str | None, typer.Option("--address", help="ray: the cluster's; left out: one on this machine.")] = None,
+    registry: Registries = None,
 ) -> None:
     """Run an experiment, or go on with it; exit status 1 if rankings failed or it is not complete."""
     from llmrank.evaluation.running.session import RunOptions
@@ -48,7 +55,7 @@ def run(
     options = RunOptions(
         budget_usd=budget_usd, retry_errors=retry_errors, engine=cast(Any, engine), workers=workers, address=address
     )
-    done = run_experiment(experiment, out, options, dry_run=dry_run, on_start=_planned)
+    done = run_experiment(experiment, out, options, dry_run=dry_run, on_start=_planned, registries=_opened(registry))
     if dry_run:
         return
     if done.findings is not None:
@@ -65,6 +72,7 @@ def run(
 @ab_app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="The folder of an experiment.")],
+    registry: Registries = None,
 ) -> None:
     """Analyse an experiment and write its report: HTML, Markdown, JSON.
 
@@ -72,10 +80,16 @@ def report(
     any time.
     """
     from llmrank.experiment.folder import ExperimentFolder
-    from llmrank.experiment.publish import publish
+    from llmrank.experiment.publishing import publish
 
-    _print(publish(ExperimentFolder(folder)))
+    _print(publish(ExperimentFolder(folder), *_opened(registry)))
     typer.echo(f"report: {folder / 'report.html'}")
+
+
+def _opened(paths: list[Path] | None) -> list[Registry]:
+    from llmrank.registry import Registry
+
+    return [Registry(path) for path in paths or ()]
 
 
 def _planned(folder: ExperimentFolder, plan: Plan) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llmrank.experiment.online.events import EventLog
     from llmrank.experiment.online.interleaving import team_draft
     from llmrank.experiment.online.live import Experiment
-    from llmrank.experiment.publish import publish
+    from llmrank.experiment.publishing import publish
     from llmrank.experiment.run import ExperimentRun, run_experiment
     from llmrank.experiment.spec import Spec, load_spec
 
@@ -41,7 +41,7 @@ _PLACES = {
     "Spec": "spec",
     "analyse": "analysis",
     "load_spec": "spec",
-    "publish": "publish",
+    "publish": "publishing",
     "run_experiment": "run",
     "team_draft": "online.interleaving",
 }

@@ -24,10 +24,12 @@ from llmrank.experiment.folder import ExperimentFolder, Stage
 from llmrank.experiment.forecast import Plan, plan_of
 from llmrank.experiment.freeze import freeze
 from llmrank.experiment.measured import measured
+from llmrank.experiment.noting import keep_prompts
 from llmrank.experiment.spec import SelectionOptions, Spec, load_spec
 from llmrank.experiment.statistics.halving import rankings, schedule, survivors
 from llmrank.experiment.stopping import stopped_at
 from llmrank.files import write_whole
+from llmrank.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ def run_experiment(
     on_start: Callable[[ExperimentFolder, Plan], None] | None = None,
     items: Any = None,
     interactions: Any = None,
+    registries: Sequence[Registry] = (),
 ) -> ExperimentRun:
     """Runs an experiment, or goes on with it.
 
@@ -71,6 +74,7 @@ def run_experiment(
         on_start: Told of the plan before anything is spent.
         items: A Catalog or a data frame, in place of the file's `items`.
         interactions: Interactions or a data frame, in place of the file's `interactions`.
+        registries: Registries of prompts that keep the variants' templates and their results, beside the experiment's own.
 
     Raises:
         ConfigError: the file is wrong, or differs from the one that the folder was made with.
@@ -90,12 +94,13 @@ def run_experiment(
             on_start(folder, plan)
         if dry_run:
             return ExperimentRun(folder, None, plan, usd=session.spent())
+        keep_prompts(spec, folder, *registries)
         stopped = session.rank()
         if stopped is not None:
             return ExperimentRun(folder, None, plan, session.failures, session.spent(), stopped)
-        from llmrank.experiment.publish import publish
+        from llmrank.experiment.publishing import publish
 
-        findings = publish(folder) if options.report else None
+        findings = publish(folder, *registries) if options.report else None
         return ExperimentRun(folder, findings, plan, session.failures, session.spent())
 
 

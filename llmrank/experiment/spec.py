@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from llmrank.errors import ConfigError, nearest
 from llmrank.evaluation.measures.measure import parse_measure
 from llmrank.evaluation.suite import DEFAULT_METRICS, Suite, load_suite
-from llmrank.sections import load_yaml, make
+from llmrank.sections import load_yaml, make, refuse_unknown
 
 OF_RANKINGS = ("failures", "cost", "latency_p50", "latency_p95")
 """What a guardrail may watch beside measures."""
@@ -320,12 +320,12 @@ def load_spec(spec: str | Path | Mapping[str, Any] | Spec) -> Spec:
         raise ConfigError("must be a mapping", field="variants", value=values.get("variants"), fix=fix)
     if not isinstance(values.get("guardrails", {}), Mapping):
         raise ConfigError("must be a mapping", field="guardrails", value=values["guardrails"], fix="write {failures: 0.02}")
-    built = make(Spec, {key: value for key, value in values.items() if key not in _OF_SUITE}, "", also=_OF_SUITE)
+    refuse_unknown(values, tuple(each.name for each in fields(Spec)), "")
     # A suite reads these parts, so that both files mean the same by them.
     read = load_suite_parts(values, folder)
+    others = {key: value for key, value in values.items() if key not in _OF_SUITE}
     return replace(
-        built,
-        variants=read.rankers,
+        make(Spec, {**others, "variants": read.rankers}, ""),
         items=read.items,
         cases=read.cases,
         interactions=read.interactions,

@@ -28,11 +28,11 @@ DOMAINS = {"plain": "movies", "bold": "games", "tame": "books", "grey": "music",
 """What each variant says that the candidates are."""
 
 
-def variant(url: str, name: str, **strategy: Any) -> dict[str, Any]:
+def variant(url: str, name: str, template: str = "listwise/recency", **strategy: Any) -> dict[str, Any]:
     """A variant that the server can tell by its domain."""
     return {
         "backend": {"kind": "openai", "model": "picky-1", "base_url": url, "api_key_env": KEY_ENV, "max_concurrency": 2},
-        "prompt": {"template": "listwise/recency", "variables": {"domain": DOMAINS[name]}},
+        "prompt": {"template": template, "variables": {"domain": DOMAINS[name]}},
         "strategy": {"kind": "listwise", **strategy},
         "limits": {"max_attempts": 1},
     }

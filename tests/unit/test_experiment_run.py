@@ -12,8 +12,9 @@ import pytest
 from llmrank.errors import ConfigError, DatasetError
 from llmrank.evaluation.cases import read_cases
 from llmrank.evaluation.running.session import RunOptions
-from llmrank.experiment import ExperimentFolder, analyse, run_experiment
+from llmrank.experiment import ExperimentFolder, analyse, load_spec, publish, run_experiment
 from llmrank.experiment.run import ExperimentRun
+from llmrank.registry import Registry
 from tests.servers.picky import PickyServer, Reply, Request, openai_error
 from tests.unit.small_experiment import asked, asks, experiment, forwards_for, variant
 from tests.unit.small_suite import KEY, KEY_ENV, USD, server, write_data
@@ -263,6 +264,31 @@ def test_a_mistake_is_one_clear_error(tmp_path: Path, data: Path, change: dict[s
     """What is wrong is named before anything is asked."""
     with pytest.raises(ConfigError, match=message):
         run(experiment(data, "http://127.0.0.1:9/v1", **change), tmp_path / "ab")
+
+
+def test_what_ran_can_be_found_and_rendered_again(tmp_path: Path, data: Path, running: PickyServer) -> None:
+    """Every variant's template is kept with its files; the result is noted beside it when the experiment is published."""
+    shared = Registry(tmp_path / "prompts.jsonl")
+    variants = {"plain": variant(running.url, "plain"), "bold": variant(running.url, "bold", template="listwise/sequential")}
+    done = run_experiment(
+        experiment(data, running.url, variants=variants), tmp_path / "ab", RunOptions(report=False), registries=[shared]
+    )
+    findings = publish(done.folder, shared)
+    for registry in (shared, Registry(done.folder.path / "prompts.jsonl")):
+        versions = {version.name: version for version in registry.versions()}
+        assert set(versions) >= {"listwise/recency", "listwise/sequential"}
+        (result,) = versions["listwise/sequential"].results
+        assert result.value == findings.effect("bold").variant_mean
+        assert (result.experiment, result.users) == ("forwards: bold", 24)
+        assert registry.template(versions["listwise/sequential"]).fingerprint == versions["listwise/sequential"].fingerprint
+
+
+def test_a_variant_may_be_the_path_of_a_rankers_file(tmp_path: Path, data: Path) -> None:
+    """As in a suite, relative to the experiment's file."""
+    (tmp_path / "plain.yaml").write_text("baseline: popularity\n", encoding="utf-8")
+    spec = {**experiment(data, "http://127.0.0.1:9"), "variants": {"plain": "plain.yaml", "random": {"baseline": "random"}}}
+    (tmp_path / "experiment.yaml").write_text(json.dumps(spec), encoding="utf-8")
+    assert load_spec(tmp_path / "experiment.yaml").variants["plain"] == {"baseline": "popularity"}
 
 
 def test_a_limit_is_refused(tmp_path: Path, data: Path) -> None:

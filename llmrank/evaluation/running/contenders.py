@@ -15,6 +15,7 @@ from llmrank.evaluation.running.meter import Meter, MeteredBackend
 from llmrank.prices import Price, Prices
 from llmrank.ranker import Ranker
 from llmrank.strategy_kinds import build_strategy
+from llmrank.template import Template, Templates
 from llmrank.types import Ranking, RankRequest, Usage
 
 
@@ -45,6 +46,16 @@ def templates_of(config: Mapping[str, Any]) -> Mapping[str, str]:
         return {}
     sections = load_config(config)
     return build_strategy(sections.get("strategy") or {"kind": "listwise"}, sections.get("prompt")).templates
+
+
+def templates_used(config: Mapping[str, Any]) -> list[Template]:
+    """The templates that a configuration asks with, as they are now; errors as for `templates_of`."""
+    names = templates_of(config)
+    if not names:
+        return []
+    section = load_config(config).get("prompt") or {}
+    templates = Templates(*section.get("directories", ()))
+    return [templates.get(name) for name in names]
 
 
 def build_contender(

@@ -193,7 +193,8 @@ _PLACES = 1 << 53  # as many as a float tells apart: with 64 bits the last place
 
 def _variant(weights: Mapping[str, float], where: float) -> str:
     """The variant in whose share a place lies. The shares follow each other by name, so that no tool that sorts or reorders a
-    file moves anybody."""
+    file moves anybody.
+    """
     point = where * math.fsum(weights.values())
     found, end = "", 0.0
     for name, weight in sorted(weights.items()):

@@ -163,7 +163,7 @@ class Experiment:
                 salt: the experiment's name.
 
         Raises:
-            ConfigError: they do not fit the variants, or a value is wrong, or the salt or the layer's name is another one, which
+            ConfigError: they do not fit the variants, a value is wrong, or the salt or the layer's name is another one, which
                 would deal all users anew in the middle of an experiment; then the old ones stay.
         """
         with self._lock:

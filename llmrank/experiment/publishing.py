@@ -8,11 +8,15 @@ from llmrank.errors import DatasetError
 from llmrank.experiment.analysis import analyse
 from llmrank.experiment.findings import Findings
 from llmrank.experiment.folder import ExperimentFolder
+from llmrank.experiment.noting import note_results
 from llmrank.files import write_whole
+from llmrank.registry import Registry
 
 
-def publish(folder: ExperimentFolder) -> Findings:
+def publish(folder: ExperimentFolder, *registries: Registry) -> Findings:
     """Analyses an experiment and writes ``findings.json``, ``report.html`` and ``report.md``.
+
+    What each variant came to is noted beside its templates, in the experiment's own registry of prompts and in others.
 
     Raises:
         DatasetError: nothing may be read yet (see `analyse`), or the folder cannot be written.
@@ -33,4 +37,5 @@ def publish(folder: ExperimentFolder) -> Findings:
         raise DatasetError(
             f"cannot be written ({error.strerror})", field="experiment", value=str(folder.path), fix="check the path"
         ) from error
+    note_results(findings, folder, *registries)
     return findings
