@@ -193,7 +193,9 @@ def test_too_few_to_tell() -> None:
     """One user, or none: no bound, and the verdict says that it is not known."""
     for statistic in ("mean", "p95"):
         found = non_inferiority([1.0, 2.0], [1.0, 1.0], ["a", "a"], margin=9, statistic=statistic)
-        assert (found.verdict, found.clusters, found.difference) == ("unclear", 1, pytest.approx(0.5, abs=0.5))
+        assert (found.verdict, found.clusters) == ("unclear", 1)
+        assert found.difference > 0
+        assert math.isnan(found.bound)
     for statistic in ("mean", "p95", "rate"):
         found = non_inferiority([NAN], [1.0], margin=9, statistic=statistic)
         assert (found.verdict, found.n) == ("unclear", 0)
@@ -218,6 +220,7 @@ def test_pairs_without_a_value_are_left_out() -> None:
         ({"margin": 0.1, "statistic": "median"}, "statistic"),
         ({"margin": 0.1, "statistic": "p0"}, "statistic"),
         ({"margin": 0.1, "resamples": 1}, "resamples"),
+        ({"margin": 0.1, "resamples": 1, "statistic": "p95"}, "resamples"),
     ],
 )
 def test_options_out_of_range_are_named(options: dict[str, Any], field: str) -> None:
@@ -261,7 +264,7 @@ def test_the_jackknife_of_coverage_leaves_out_each_user() -> None:
     generator = np.random.default_rng(8)
     value, control = ([set(generator.zipf(1.5, size=5).tolist()) for _ in range(40)] for _ in range(2))
     users = np.repeat(np.arange(20), 2)
-    found = coverage_non_inferiority(value, control, users, catalogue=1000, margin=0.1)  # type: ignore[arg-type]  # numbers serve
+    found = coverage_non_inferiority(value, control, users, catalogue=1000, margin=0.1)
 
     def gap(without: int | None) -> float:
         sizes = [

@@ -149,13 +149,25 @@ def _split(pairs: _Pairs, user: Integers, order: Integers, variant: Integers) ->
         user_part = between - three - (order_part if shuffles else 0.0)
         if not (repeats and shuffles):
             rest = two if shuffles else three - answers if repeats else three
-    found = [
-        None if math.isnan(part) else max(0.0, part) for part in (user_part, prompt, user_prompt, order_part, order_prompt)
-    ]
-    sampling, left = (None if math.isnan(part) else max(0.0, part) for part in (answers, rest))
-    notes = _notes(single, alone, repeats, shuffles)
-    sizes = len(pairs.y), len(np.unique(user)), len(np.unique(variant))
-    return Variation(*found, sampling, left, total, *sizes, notes)
+    return Variation(
+        user=_told(user_part),
+        prompt=_told(prompt),
+        user_prompt=_told(user_prompt),
+        order=_told(order_part),
+        order_prompt=_told(order_prompt),
+        sampling=_told(answers),
+        rest=_told(rest),
+        total=total,
+        measurements=len(pairs.y),
+        users=len(np.unique(user)),
+        variants=len(np.unique(variant)),
+        notes=_notes(single, alone, repeats, shuffles),
+    )
+
+
+def _told(part: float) -> float | None:
+    """None where the design cannot tell it; chance does not make a variance negative."""
+    return None if math.isnan(part) else max(0.0, part)
 
 
 def _notes(single: bool, alone: bool, repeats: bool, shuffles: bool) -> tuple[str, ...]:
