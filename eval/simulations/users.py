@@ -39,7 +39,8 @@ def places(generator: np.random.Generator, shape: tuple[int, ...], effects: Arra
 
 def ndcg(generator: np.random.Generator, shape: tuple[int, ...], effects: ArrayLike = (0.0,)) -> Floats:
     """NDCG@10, shape (*shape, variants)."""
-    return GAINS[places(generator, shape, effects)]
+    values: Floats = GAINS[places(generator, shape, effects)]
+    return values
 
 
 def true_mean(effect: float) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -229,13 +228,15 @@ def test_what_cannot_be_is_named(call: Any, field: str) -> None:
     assert caught.value.field == field
 
 
-def test_the_confidence_must_be_one() -> None:
-    """Between 0 and 1, for all three."""
-    calls: tuple[Callable[[], object], ...] = (
+@pytest.mark.parametrize(
+    "call",
+    [
         lambda: mean_difference([1.0], [1.0], confidence=1),
         lambda: ratio_difference(([1], [1]), ([1], [1]), confidence=0),
         lambda: conversion_difference((1, 2), (1, 2), confidence=95),
-    )
-    for call in calls:
-        with pytest.raises(ConfigError, match="confidence"):
-            call()
+    ],
+)
+def test_the_confidence_must_be_one(call: Any) -> None:
+    """Between 0 and 1, for all three."""
+    with pytest.raises(ConfigError, match="confidence"):
+        call()

@@ -49,12 +49,12 @@ def asymptotic_interval(
         ConfigError: `confidence` or `expected_n` is out of range.
     """
     rho_squared = _rho_squared(confidence, expected_n)
-    middle, spread, count = (np.asarray(each, dtype=np.float64) for each in (estimate, error, n))
+    middle, spread, count, about = (np.asarray(each, dtype=np.float64) for each in (estimate, error, n, null))
     known = np.isfinite(middle) & np.isfinite(spread) & (spread > 0)
     share = np.maximum(count, 1.0) * rho_squared
     reach = np.where(known, spread, 0.0) * np.sqrt((1 + 1 / share) * (np.log1p(share) - 2 * math.log(1 - confidence)))
     reach = np.where(known, reach, np.inf)
-    z = np.where(known, middle - np.asarray(null, dtype=np.float64), 0.0) / np.where(known, spread, 1.0)
+    z = np.where(known, middle - about, 0.0) / np.where(known, spread, 1.0)
     log_p = (np.log1p(share) - z * z * share / (1 + share)) / 2
     middle = np.where(np.isfinite(middle), middle, 0.0)
     return middle - reach, middle + reach, np.where(known, np.exp(np.minimum(log_p, 0.0)), 1.0)

@@ -184,8 +184,8 @@ def bounded_p_values(
     means = np.broadcast_to((nulls - low) / (high - low), (len(table),))[:, None]
     up, down = _gains(scaled, bets, means)
     most = np.maximum.accumulate(np.maximum(np.cumsum(up, axis=1), np.cumsum(down, axis=1)), axis=1)
-    found: Floats = np.minimum(1.0, 2 * np.exp(-most))
-    return found
+    ps: Floats = np.minimum(1.0, 2 * np.exp(-most))
+    return ps
 
 
 def _gains(values: Floats, bets: Floats, means: Floats) -> tuple[Floats, Floats]:

@@ -23,6 +23,8 @@ from llmrank.experiment.statistics.paired_rates import effective, score_interval
 
 Verdict: TypeAlias = Literal["kept", "broken", "unclear"]
 Worse: TypeAlias = Literal["higher", "lower"]
+_Found: TypeAlias = tuple[float, float, float, float, float]
+"""Value, control, difference and its two bounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,8 @@ def non_inferiority(
             a value of the control is negative.
     """
     _check(margin, worse, alpha)
+    if resamples < 100:
+        raise ConfigError("must be at least 100", field="resamples", value=resamples, fix="2000 is usual")
     ours, theirs = np.asarray(value, dtype=np.float64), np.asarray(control, dtype=np.float64)
     if ours.ndim != 1 or theirs.shape != ours.shape:
         raise InputError(
@@ -114,17 +118,16 @@ def non_inferiority(
     codes = _codes(clusters, len(ours))
     paired = ~(np.isnan(ours) | np.isnan(theirs))
     ours, theirs, codes = ours[paired], theirs[paired], np.unique(codes[paired], return_inverse=True)[1]
-    options = {"confidence": 1 - 2 * alpha, "resamples": resamples, "seed": seed}
-    found: tuple[float, float, float, float, float]
+    draws = _Draws(1 - 2 * alpha, resamples, seed)
     if statistic == "rate":
         if relative:
             fix = "give an absolute one: a rate may be 0, and then has no parts"
             raise ConfigError("must not be relative for a rate", field="margin", value=margin, fix=fix)
         found = _rates(ours, theirs, codes, 1 - 2 * alpha)
     elif statistic == "mean":
-        found = _means(ours, theirs, codes, relative, options)
+        found = _means(ours, theirs, codes, relative, draws)
     else:
-        found = _quantiles(ours, theirs, codes, _share(statistic), relative, options)
+        found = _quantiles(ours, theirs, codes, _share(statistic), relative, draws)
     of = int(codes.max()) + 1 if len(codes) else 0
     return _judged(found, margin, worse, len(ours), of, "score" if statistic == "rate" else "bootstrap")
 
@@ -180,10 +183,14 @@ def coverage_non_inferiority(
     return _judged(found, margin, "lower", len(value), users, "jackknife")
 
 
-def _means(
-    ours: Floats, theirs: Floats, codes: Integers, relative: bool, options: dict[str, float]
-) -> tuple[float, float, float, float, float]:
-    """Value, control, difference and its two bounds."""
+@dataclass(frozen=True, slots=True)
+class _Draws:
+    confidence: float
+    resamples: int
+    seed: int
+
+
+def _means(ours: Floats, theirs: Floats, codes: Integers, relative: bool, draws: _Draws) -> _Found:
     value, control = (float(each.mean()) if len(each) else math.nan for each in (ours, theirs))
     if relative:
         if (theirs < 0).any():
@@ -191,13 +198,17 @@ def _means(
             raise InputError("must be 0 or more for a relative margin", field="control", value=float(theirs.min()), fix=fix)
         if not ours.any() and not theirs.any() and len(ours):
             return value, control, 0.0, 0.0, 0.0  # nothing became nothing
-        found = bootstrap_ratios(ours[:, None], theirs[:, None], codes, **options)  # type: ignore[arg-type]  # by name
+        found = bootstrap_ratios(
+            ours[:, None], theirs[:, None], codes, confidence=draws.confidence, resamples=draws.resamples, seed=draws.seed
+        )
         return value, control, float(found.mean[0]) - 1, float(found.low[0]) - 1, float(found.high[0]) - 1
-    found = bootstrap_means((ours - theirs)[:, None], codes, **options)  # type: ignore[arg-type]  # by name
+    found = bootstrap_means(
+        (ours - theirs)[:, None], codes, confidence=draws.confidence, resamples=draws.resamples, seed=draws.seed
+    )
     return value, control, float(found.mean[0]), float(found.low[0]), float(found.high[0])
 
 
-def _rates(ours: Floats, theirs: Floats, codes: Integers, confidence: float) -> tuple[float, float, float, float, float]:
+def _rates(ours: Floats, theirs: Floats, codes: Integers, confidence: float) -> _Found:
     for name, values in (("value", ours), ("control", theirs)):
         if len(other := values[(values != 0) & (values != 1)]):
             fix = "a rate is of hits and misses; take the statistic `mean` for anything else"
@@ -211,24 +222,22 @@ def _rates(ours: Floats, theirs: Floats, codes: Integers, confidence: float) -> 
     return float(ours.mean()), float(theirs.mean()), float(gaps.mean()), low, high
 
 
-def _quantiles(
-    ours: Floats, theirs: Floats, codes: Integers, share: float, relative: bool, options: dict[str, float]
-) -> tuple[float, float, float, float, float]:
+def _quantiles(ours: Floats, theirs: Floats, codes: Integers, share: float, relative: bool, draws: _Draws) -> _Found:
     if not len(ours):
         return (math.nan,) * 5
     value, control = (float(np.quantile(each, share)) for each in (ours, theirs))
     if relative and control <= 0:
         return (value, control, *(0.0,) * 3) if not ours.any() and not theirs.any() else (value, control, *(math.nan,) * 3)
-    users, resamples = int(codes.max()) + 1, int(options["resamples"])
+    users = int(codes.max()) + 1
     difference = value / control - 1 if relative else value - control
     if users < 2:
         return value, control, difference, math.nan, math.nan
-    drawn = np.empty(resamples)
-    for start, times in drawn_clusters(users, resamples, int(options["seed"]), width=len(ours)):
+    drawn = np.empty(draws.resamples)
+    for start, times in drawn_clusters(users, draws.resamples, draws.seed, width=len(ours)):
         first, second = (_drawn_quantiles(each, codes, times, share) for each in (ours, theirs))
         with np.errstate(invalid="ignore", divide="ignore"):  # a resample's control may be 0 where that of all is not
             drawn[start : start + len(times)] = first / second - 1 if relative else first - second
-    tail = (1 - options["confidence"]) / 2
+    tail = (1 - draws.confidence) / 2
     low, high = np.quantile(np.where(np.isnan(drawn), np.inf, drawn), [tail, 1 - tail], method="inverted_cdf")
     return value, control, difference, float(low), float(high)
 
@@ -258,7 +267,7 @@ def _covered(lists: Sequence[Collection[str]], codes: Integers, users: int) -> t
 
 
 def _judged(
-    found: tuple[float, float, float, float, float],
+    found: _Found,
     margin: float,
     worse: Worse,
     n: int,

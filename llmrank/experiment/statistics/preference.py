@@ -85,7 +85,7 @@ def interleaving_preference(
     found = paired_differences(
         halves,
         np.zeros_like(halves),
-        None if users is None else np.asarray([users[place] for place in said.tolist()]),
+        None if users is None else np.unique(np.asarray(users), return_inverse=True)[1][said],
         confidence=confidence,
         resamples=resamples,
         permutations=permutations,

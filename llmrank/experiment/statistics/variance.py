@@ -150,13 +150,13 @@ def _split(pairs: _Pairs, user: Integers, order: Integers, variant: Integers) ->
         if not (repeats and shuffles):
             rest = two if shuffles else three - answers if repeats else three
     return Variation(
-        user=_part(user_part),
-        prompt=_part(prompt),
-        user_prompt=_part(user_prompt),
-        order=_part(order_part),
-        order_prompt=_part(order_prompt),
-        sampling=_part(answers),
-        rest=_part(rest),
+        user=_told(user_part),
+        prompt=_told(prompt),
+        user_prompt=_told(user_prompt),
+        order=_told(order_part),
+        order_prompt=_told(order_prompt),
+        sampling=_told(answers),
+        rest=_told(rest),
         total=total,
         measurements=len(pairs.y),
         users=len(np.unique(user)),
@@ -165,9 +165,9 @@ def _split(pairs: _Pairs, user: Integers, order: Integers, variant: Integers) ->
     )
 
 
-def _part(estimate: float) -> float | None:
-    """A variance as it is told: not below 0, None where the design has nothing to say of it."""
-    return None if math.isnan(estimate) else max(0.0, estimate)
+def _told(part: float) -> float | None:
+    """None where the design cannot tell it; chance does not make a variance negative."""
+    return None if math.isnan(part) else max(0.0, part)
 
 
 def _notes(single: bool, alone: bool, repeats: bool, shuffles: bool) -> tuple[str, ...]:
