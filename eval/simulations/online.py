@@ -120,7 +120,7 @@ class Clicks:
         # Items are named by numbers; the draft and the credit are the library's.
         names = np.array([str(item) for item in range(ITEMS)])
         pairs = zip(*(names[order].tolist() for order in orders), strict=True)
-        drafts = [team_draft(a, b, k=SHOWN, rng=coins) for a, b in pairs]
+        drafts = [team_draft(a, b, k=SHOWN, seed=f"{coins.random()}") for a, b in pairs]
         lists = np.array([[int(item) for item in draft.items] for draft in drafts])
         self.credit = np.array(
             [
