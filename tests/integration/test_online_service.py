@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from llmrank.experiment.online.assignment import Assignment, assign, online_of
-from llmrank.experiment.online.events import EventLog, Scan, click, exposure, impression, outcome
+from llmrank.experiment.online.events import Event, EventLog, Scan, click, exposure, impression, outcome
 from llmrank.experiment.online.findings import OnlineReading
 from llmrank.experiment.online.interleaving import team_draft
 from llmrank.experiment.online.reading import read_experiment
@@ -54,29 +54,31 @@ class Service:
         draw = random.Random(number)  # noqa: S311  # a simulation
         unit, time = f"user {number}", 1.7e9 + 600.0 * number
         assigned = assign(self.options, unit)
+        events: list[Event] = []
         lost = draw.random() < 1 / 3
         if not (self.loses and lost and assigned.variant == "recency"):
-            self.log.write(exposure("recency", unit, assigned.variant, time=time + thread))
+            events.append(exposure("recency", unit, assigned.variant, time=time + thread))
         loyal = draw.uniform(5, 15)
-        self.log.write(outcome(None, unit, "spent", loyal, event_id=f"before {number}", time=time - DAY))
+        events.append(outcome(None, unit, "spent", loyal, event_id=f"before {number}", time=time - DAY))
         if draw.random() < BUYS[assigned.variant]:
-            self.log.write(outcome(None, unit, "purchase", loyal + draw.random(), event_id=f"order {number}", time=time + DAY))
+            events.append(outcome(None, unit, "purchase", loyal + draw.random(), event_id=f"order {number}", time=time + DAY))
         for place in range(3):
-            self.log.write(outcome("recency", unit, "list", event_id=f"list {number} {place}", time=time + 60 * place + 10))
+            events.append(outcome("recency", unit, "list", event_id=f"list {number} {place}", time=time + 60 * place + 10))
             if draw.random() < 0.4:
-                self.log.write(
+                events.append(
                     outcome("recency", unit, "click", event_id=f"click {number} {place}", time=time + 60 * place + 11)
                 )
         drafted = team_draft(["a", "b", "c", "d"], ["d", "c", "b", "a"], k=2, seed=unit)
         variants = {"a": "plain", "b": "recency"}
-        self.log.write(impression("recency", unit, "first", drafted.items, drafted.teams, variants, time=time))
+        events.append(impression("recency", unit, "first", drafted.items, drafted.teams, variants, time=time))
         wanted = drafted.items[drafted.teams.index("b" if draw.random() < 0.7 else "a")]
-        self.log.write(click("recency", unit, "first", wanted, time=time + 30))
+        events.append(click("recency", unit, "first", wanted, time=time + 30))
+        self.log.write(*events)
         return assigned
 
 
 def serve(folder: Path, name: str, *, loses: bool = False) -> tuple[Path, Path]:
-    """Four threads that each serve all users; the files of the experiment and of the log."""
+    """Three threads that each serve all users; the files of the experiment and of the log."""
     experiment = folder / "experiment.yaml"
     experiment.write_text(EXPERIMENT, encoding="utf-8")
     assert yaml.safe_load(EXPERIMENT)["online"]["reading"]["planned"] == USERS
@@ -89,7 +91,7 @@ def serve(folder: Path, name: str, *, loses: bool = False) -> tuple[Path, Path]:
             for number in order:
                 service.request(number, thread)
 
-        threads = [threading.Thread(target=work, args=(thread,)) for thread in range(4)]
+        threads = [threading.Thread(target=work, args=(thread,)) for thread in range(3)]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmrank.errors import ClosedError, ConfigError, DatasetError, InputError
+from llmrank.errors import ClosedError, ConfigError, DatasetError, InputError, SetupError
 from llmrank.experiment.online import jsonl_log
 from llmrank.experiment.online.events import Event, EventLog, Scan, exposure, outcome
 from tests.unit.test_event import events
@@ -341,3 +341,19 @@ def test_several_logs_are_read_as_one(tmp_path: Path) -> None:
     found, scan = scanned(tmp_path / "one.jsonl", tmp_path / "two.sqlite")
     assert [event.kind for event in found] == ["exposure", "outcome", "outcome"]
     assert scan.again == 1
+
+
+def test_a_system_without_file_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON lines need `fcntl`; the error names the kind of log that does not, and nothing is written."""
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with EventLog.open(tmp_path / "log.jsonl") as log:
+        with pytest.raises(SetupError, match=r"name one that ends in \.sqlite"):
+            log.write(bought("7", "o1"))
+        assert list(log.events()) == []
+
+
+def test_a_log_is_one_file(tmp_path: Path) -> None:
+    """Writers of JSON lines take turns by a lock on the file itself: nothing else stands beside it."""
+    with EventLog.open(tmp_path / "log.jsonl") as log:
+        log.write(bought("7", "o1"))
+        assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]

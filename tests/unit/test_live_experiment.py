@@ -141,13 +141,12 @@ def test_the_kill_switch_works_at_once(rankers: dict[str, Ranker], log: EventLog
 
 def test_options_change_while_threads_assign(rankers: dict[str, Ranker]) -> None:
     """Every call sees the old options or the new ones: with all weight on either variant, no other answer ever comes."""
-    experiment = Experiment("recency", rankers)
     both = [
         OnlineOptions({"plain": 1, "recency": 0}, "plain", "s", traffic=1),
         OnlineOptions({"plain": 0, "recency": 1}, "plain", "s", traffic=0),
     ]
+    experiment = Experiment("recency", rankers, both[0])
     seen: set[tuple[str, str]] = set()
-    experiment.update(both[0])
     stop = threading.Event()
 
     def look() -> None:
@@ -177,6 +176,32 @@ def test_wrong_new_options_leave_the_old_ones(rankers: dict[str, Ranker]) -> Non
     assert experiment.options is before
     experiment.update({"traffic": 0})
     assert experiment.variant_for("user-1") == "recency"
+
+
+def test_an_update_never_deals_users_anew(rankers: dict[str, Ranker]) -> None:
+    """Another salt or another layer in the middle of an experiment is refused; the same ones are not."""
+    experiment = Experiment("recency", rankers, {"layer": {"name": "ranking", "from": 0.0, "to": 0.5}})
+    for change in ({"salt": "another"}, {"layer": {"name": "another"}}, {}):
+        with pytest.raises(ConfigError, match="anew"):
+            experiment.update(change)
+    experiment.update({"traffic": 0.5, "layer": {"name": "ranking", "from": 0.0, "to": 0.7}})
+    assert experiment.options.traffic == 0.5
+
+
+def test_the_order_of_the_variants_moves_nobody(rankers: dict[str, Ranker]) -> None:
+    """A tool that sorts the keys of a file changes no user's variant."""
+    turned = dict(reversed(rankers.items()))
+    one, other = (Experiment("recency", each, control="plain") for each in (rankers, turned))
+    assert [one.variant_for(user) for user in USERS] == [other.variant_for(user) for user in USERS]
+
+
+def test_a_closed_experiment_exposes_nobody(rankers: dict[str, Ranker], log: EventLog) -> None:
+    """After `close` there is no Ranker to give, and nothing is logged."""
+    experiment = Experiment("recency", rankers, log=log)
+    experiment.close()
+    with pytest.raises(ClosedError, match="closed"):
+        experiment.ranker_for("user-1")
+    assert list(log.events()) == []
 
 
 def test_a_user_who_changes_variants_is_logged_with_both(rankers: dict[str, Ranker], log: EventLog) -> None:
@@ -369,14 +394,18 @@ def test_a_mistake_in_any_variant_is_found_at_the_start(changed: dict[str, Any],
 def test_what_was_built_is_closed_when_a_later_variant_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The first variant's Ranker and the log do not stay open behind the error."""
     closed: list[str] = []
-    for cls in (Ranker, EventLog):
+
+    def noted(cls: type[Any]) -> None:
         really = cls.close
 
-        def close(self: Any, name: str = cls.__name__, really: Any = really) -> None:
-            closed.append(name)
+        def close(self: Any) -> None:
+            closed.append(cls.__name__)
             really(self)
 
         monkeypatch.setattr(cls, "close", close)
+
+    noted(Ranker)
+    noted(EventLog)
     with pytest.raises(ConfigError, match="unknown key"):
         Experiment.from_config(
             spec(variants={"plain": configured(), "recency": configured(typo={})}), log=tmp_path / "events.jsonl"

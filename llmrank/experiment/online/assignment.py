@@ -46,7 +46,7 @@ class OnlineOptions:
     All parts are drawn independently. Raising `traffic` moves nobody who is in the experiment already, and lowering it moves
     only those who leave. Changed `weights` move the units whose place lies between an old and a new border of the variants'
     shares, which follow each other in the order of `weights`: from 1 : 1 to 3 : 1 a quarter of the second variant's units
-    out of all move to the first. They then have seen two variants, so it is better to change the `salt`, or `traffic`.
+    out of all move to the first. They then have seen two variants: better begin anew, with another name and salt.
 
     Attributes:
         weights: Each variant's weight; their sum may be any. The order matters.
@@ -192,10 +192,11 @@ _PLACES = 1 << 53  # as many as a float tells apart: with 64 bits the last place
 
 
 def _variant(weights: Mapping[str, float], where: float) -> str:
-    """The variant in whose share a place lies; the shares follow each other in the order of the weights."""
+    """The variant in whose share a place lies. The shares follow each other by name, so that no tool that sorts or reorders a
+    file moves anybody."""
     point = where * math.fsum(weights.values())
     found, end = "", 0.0
-    for name, weight in weights.items():
+    for name, weight in sorted(weights.items()):
         if weight:
             found, end = name, end + weight
             if point < end:

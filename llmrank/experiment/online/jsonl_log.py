@@ -10,9 +10,11 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
-from llmrank.errors import ConfigError, DatasetError, InputError
+from llmrank.errors import ConfigError, DatasetError, InputError, SetupError
 from llmrank.experiment.online.event import Event
 from llmrank.experiment.online.events import EventLog
 
@@ -23,14 +25,12 @@ REMEMBERED = 100_000
 class JSONLinesLog(EventLog):
     """A log in a file of JSON lines; see `EventLog`.
 
-    Writers take turns by a lock file beside it. What is written again by another process stands there again, and reading
+    Writers take turns by a lock on the file itself. What is written again by another process stands there again, and reading
     leaves it out.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        from filelock import FileLock
-
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Read and append without a buffer: what `write` was given has left this process when it returns.
@@ -39,7 +39,6 @@ class JSONLinesLog(EventLog):
             raise ConfigError(
                 f"cannot be opened as an event log ({error.strerror})", field="log", value=str(path), fix="name a file to write"
             ) from error
-        self._turn = FileLock(path.with_name(f".{path.name}.lock"), thread_local=False)
         self._written: OrderedDict[bytes, bytes] = OrderedDict()
 
     def _append(self, events: Iterable[Event], sync: bool) -> None:
@@ -51,7 +50,7 @@ class JSONLinesLog(EventLog):
                 new[key] = content
                 lines.append(event.line())
         if lines:
-            with self._turn:
+            with _turn(self._file):
                 self._write_all(b"".join(lines))
         if sync:
             os.fsync(self._file.fileno())
@@ -72,6 +71,20 @@ class JSONLinesLog(EventLog):
 
     def _close(self) -> None:
         self._file.close()
+
+
+@contextmanager
+def _turn(file: IO[bytes]) -> Iterator[None]:
+    """Keeps other processes from writing. Not by a lock file: one is opened anew at each turn, and waited for in naps."""
+    try:
+        import fcntl
+    except ImportError as error:
+        raise SetupError("event logs in JSON lines need a system with fcntl: name one that ends in .sqlite") from error
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def stored(path: Path) -> Iterator[Event | None]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from llmrank.errors import CapabilityError, ConfigError, InputError, RequestError, SetupError, nearest
+from llmrank.errors import CapabilityError, ClosedError, ConfigError, InputError, RequestError, SetupError, nearest
 from llmrank.experiment.online.assignment import Assignment, OnlineOptions, assign, online_of
 from llmrank.experiment.online.event import Event, click, exposure, impression, outcome
 from llmrank.experiment.online.events import EventLog
@@ -97,6 +97,7 @@ class Experiment:
         self.on_log_error = on_log_error
         self.unlogged = 0
         """How many events could not be written since the start."""
+        self._closed = False
         self._lock = threading.Lock()
         self._logged: dict[str, str] = {}  # the last variant that each user's exposure was logged for, oldest first
         self._closing = ExitStack()
@@ -162,10 +163,17 @@ class Experiment:
                 salt: the experiment's name.
 
         Raises:
-            ConfigError: they do not fit the variants, or a value is wrong; then the old ones stay.
+            ConfigError: they do not fit the variants, or a value is wrong, or the salt or the layer's name is another one, which
+                would deal all users anew in the middle of an experiment; then the old ones stay.
         """
         with self._lock:
-            self._options = self._checked(options, None if isinstance(options, OnlineOptions) else self._options.control)
+            new = self._checked(options, None if isinstance(options, OnlineOptions) else self._options.control)
+            old_layer, new_layer = (each.layer.name if each.layer else None for each in (self._options, new))
+            for name, old, its in (("salt", self._options.salt, new.salt), ("layer", old_layer, new_layer)):
+                if old != its:
+                    fix = f"keep {old!r}, or begin another experiment"
+                    raise ConfigError("deals all users anew while they are asked", field=f"online.{name}", value=its, fix=fix)
+            self._options = new
 
     def kill(self) -> None:
         """The kill switch: from now on everybody in this process gets the control, and nobody is exposed."""
@@ -185,7 +193,13 @@ class Experiment:
         return self.assign(user_id).variant
 
     def ranker_for(self, user_id: str) -> Ranker:
-        """The Ranker of a user's variant, for a ranking that the user is about to see: this logs the exposure (`expose`)."""
+        """The Ranker of a user's variant, for a ranking that the user is about to see: this logs the exposure (`expose`).
+
+        Raises:
+            ClosedError: the experiment was closed.
+        """
+        if self._closed:  # before an exposure is logged of what nobody will see
+            raise ClosedError(f"the experiment {self.name} was closed; open it anew")
         return self.rankers[self.expose(user_id).variant]
 
     def expose(self, user_id: str) -> Assignment:
@@ -266,6 +280,7 @@ class Experiment:
 
     def close(self) -> None:
         """Closes the Rankers, and the log if `from_config` opened it. May be called twice."""
+        self._closed = True
         self._closing.close()
 
     def __enter__(self) -> Experiment:
