@@ -378,6 +378,17 @@ def test_amounts_are_told_in_their_units() -> None:
     assert change(rail("x", "v", "value", 0.1, 0.1, 0.1, 0.1), math.nan) == "–"
 
 
+def test_a_part_of_the_variance_that_is_more_than_all_of_it_is_drawn_within_the_page() -> None:
+    """Estimates may sum to more than the whole: the largest bar is as wide as the drawing, the others in proportion."""
+    base = eight()
+    assert base.variation is not None
+    source = page(replace(base, variation=replace(base.variation, user=0.2, rest=0.1, total=0.1)))
+    widths = [float(each) for each in re.findall(r'<rect class="filled" [^>]*width="([0-9.]+)%"', source)]
+    assert max(widths) == widths[0] == 100
+    assert widths[-1] == 50
+    assert "200.0\N{NO-BREAK SPACE}%" in source
+
+
 def test_costs_without_a_price() -> None:
     """What is not known is called unknown, and a sum says of how many variants it is."""
     findings = replace(ship(), costs=(cost("plain", usd=None), cost("recency", usd=0.5)))

@@ -36,7 +36,7 @@ from llmrank.experiment.report.words import (
     value,
 )
 
-_PROMPT_CHARS = 1_200_000
+_PROMPT_CHARS = 800_000
 """The most characters of prompts on the page, of all variants together."""
 
 
@@ -105,6 +105,8 @@ def page(findings: Findings) -> str:
         segments=_segments(findings),
         variance=variance.parts(findings),
         variance_lead=variance.lead(findings),
+        # Estimates of parts may be larger than the whole; then the largest is as wide as the drawing.
+        variance_whole=max([1.0, *(part.share or 0.0 for part in variance.parts(findings))]),
         variance_notes=variance.notes(findings),
         costs=tables.costs(findings),
         selection=tables.selection(findings),

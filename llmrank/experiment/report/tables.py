@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from llmrank.evaluation.measures.measure import Measure
-from llmrank.evaluation.report.numbers import MISSING, count, dollars, fixed, joined, p_text, share, significant
+from llmrank.evaluation.report.numbers import count, dollars, joined, p_text, share, significant
 from llmrank.evaluation.report.parts import Cell, Row, Table
 from llmrank.evaluation.report.values import heading, label, signed
 from llmrank.evaluation.report.visible import visible
@@ -19,6 +19,7 @@ from llmrank.experiment.report.words import (
     interval_name,
     margin,
     relative,
+    seconds,
     value,
     verdict,
     wins,
@@ -244,8 +245,8 @@ def _cost_row(cost: VariantCost, *, is_control: bool) -> Row:
         Cell(significant(cost.completion_tokens / each)),
         Cell(dollars(cost.usd)),
         Cell(dollars(None if cost.usd is None or not cost.rankings else 1000 * cost.usd / cost.rankings)),
-        Cell(MISSING if cost.latency_p50 is None else fixed(cost.latency_p50, 2)),
-        Cell(MISSING if cost.latency_p95 is None else fixed(cost.latency_p95, 2)),
+        Cell(seconds(cost.latency_p50)),
+        Cell(seconds(cost.latency_p95)),
     )
     return Row(visible(cost.variant) + (" (control)" if is_control else ""), cells)
 

@@ -106,7 +106,7 @@ def amount(unit: Unit, number: float, *, sign: bool = False) -> str:
     elif unit == "usd":
         text = dollars(abs(size))
     elif unit == "seconds":
-        text = fixed(size, 2) if abs(size) >= 0.1 else significant(size, 2)
+        text = seconds(size)
     else:
         text = significant(size)
     unsigned = ("$" if unit == "usd" else "") + text
@@ -114,6 +114,11 @@ def amount(unit: Unit, number: float, *, sign: bool = False) -> str:
         unsigned = ("+" if number > 0 else MINUS) + unsigned
     ending = {"share": f"{NBSP}points" if sign else f"{NBSP}%", "seconds": f"{NBSP}s"}.get(unit, "")
     return unsigned + ending
+
+
+def seconds(number: float | None) -> str:
+    """A time in seconds without its unit: to the hundredth, and below a tenth to two significant digits."""
+    return fixed(number, 2) if number is None or abs(number) >= 0.1 else significant(number, 2)
 
 
 def change(guardrail: Guardrail, number: float) -> str:
