@@ -68,7 +68,7 @@ def described() -> str:
     values = ndcg(np.random.default_rng(0), (200_000,), (0.0, 0.0))
     return (
         f"mean NDCG@10 {true_mean(0.0):.3f}, {100 * (values[:, 0] == 0).mean():.0f} % zeros, standard deviation "
-        f"{values[:, 0].std():.2f}; between two equal variants correlation {np.corrcoef(values.T)[0, 1]:.2f}, "
+        f"{values[:, 0].std():.2f}; between two equal variants correlation {np.asarray(np.corrcoef(values.T))[0, 1]:.2f}, "
         f"{100 * (values[:, 0] == values[:, 1]).mean():.0f} % ties, standard deviation of the difference "
         f"{(values[:, 1] - values[:, 0]).std():.2f}"
     )
