@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from llmrank.errors import ConfigError, SetupError
 from llmrank.fusion.features import FEATURES, features
+from llmrank.fusion.tree_text import checked_text
 
 HISTORY = "history_length"
 """The name under which a candidate's score has what the length of the history gave, and what every candidate starts with."""
@@ -41,10 +41,9 @@ class TreeModel:
     model: str
 
     def __post_init__(self) -> None:
-        expected = len(self.names) * len(FEATURES) + 1
-        if (found := self._booster.num_feature()) != expected:
-            problem = f"the model has {found} columns, and {len(self.names)} parts make {expected}"
-            raise ConfigError(problem, field="fusion.model", value=list(self.names), fix="fit it anew")
+        if not self.names or len(set(self.names)) < len(self.names):
+            raise ConfigError("names no part, or one twice", field="fusion.parts", value=list(self.names), fix="fit it anew")
+        _ = self._booster  # now, and not at the first request
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -90,35 +89,16 @@ class TreeModel:
     @cached_property
     def _booster(self) -> Any:
         lightgbm = require_lightgbm()
-        _refuse_damaged(self.model)
+        columns = len(self.names) * len(FEATURES) + 1
         try:
-            return lightgbm.Booster(model_str=self.model)
-        except lightgbm.basic.LightGBMError as error:
-            raise ConfigError(f"is no LightGBM model ({error})", field="fusion.model", fix="fit it anew") from error
+            return lightgbm.Booster(model_str=checked_text(self.model, columns))
+        except (ValueError, lightgbm.basic.LightGBMError) as error:
+            problem = f"is no LightGBM model of {len(self.names)} parts ({error})"
+            raise ConfigError(problem, field="fusion.model", value=list(self.names), fix="fit it anew") from error
 
 
 def _digest(model: str) -> str:
     return hashlib.blake2b(model.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-def _refuse_damaged(model: str) -> None:
-    """Raises ConfigError for a text that lacks a tree, or a piece of one: LightGBM, given it, ends the whole process."""
-    text = model.encode("utf-8", "surrogatepass")
-    head, _, body = text.partition(b"\n\n")
-    sizes = re.search(rb"^tree_sizes=([0-9 ]*)$", head, re.MULTILINE)
-    at = 0
-    for number, size in enumerate([] if sizes is None else map(int, sizes[1].split())):
-        tree = body[at : at + size]
-        if not tree.startswith(b"Tree=%d\n" % number) or any(b"\n%s=" % name not in tree for name in _TREE):
-            sizes = None
-            break
-        at += size
-    if sizes is None or not body[at:].lstrip().startswith(b"end of trees"):
-        raise ConfigError("is no LightGBM model, or a part of one", field="fusion.model", fix="fit it anew")
-
-
-_TREE = (b"num_leaves", b"num_cat", b"leaf_value")
-"""What LightGBM cannot do without in a tree; one of a single leaf has no more."""
 
 
 def matrix(names: Sequence[str], scores: Mapping[str, Sequence[float]], history_length: int) -> NDArray[np.float64]:

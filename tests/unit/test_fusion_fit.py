@@ -258,7 +258,7 @@ def test_contributions_of_trees_are_their_prediction() -> None:
     predicted = model._booster.predict(matrix(model.names, made[0].scores, 0))
     given = model.contributions(made[0].scores, 0)
     assert [sum(values) for values in zip(*given.values(), strict=True)] == pytest.approx(list(predicted))
-    with pytest.raises(ConfigError, match="10 columns, and 1 parts make 4"):
+    with pytest.raises(ConfigError, match="last column is '9' and not 3"):
         TreeModel(("llm",), model.model)
 
 
@@ -297,13 +297,15 @@ def test_the_record_tells_what_was_fitted_on_and_how_well() -> None:
     ("options", "message"),
     [
         ({"method": "weight"}, "method: there is no such method .*did you mean 'weights'"),
+        ({"seed": -1}, "seed: must be at least 0"),
+        ({"l2": float("inf")}, "l2: must be a number above 0"),
         ({"metric": "mrr"}, "metric: is nothing that a fusion can be fitted for"),
         ({"metric": "ndgc@10"}, "did you mean 'ndcg'"),
         ({"bands": (5, 2)}, "bands: are no lengths of histories"),
         ({"bands": (-1,)}, "bands: are no lengths of histories"),
         ({"folds": 1}, "folds: must be at least 2"),
         ({"rounds": 0}, "rounds: must be at least 1"),
-        ({"l2": 0}, "l2: must be above 0"),
+        ({"l2": 0}, "l2: must be a number above 0"),
         ({"confidence": 1.0}, "confidence: must be between 0 and 1"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -66,13 +67,13 @@ class FitOptions:
         if bands != sorted(set(bands)) or any(isinstance(end, bool) or not isinstance(end, int) or end < 0 for end in bands):
             fix = "write numbers of events that rise: 0,2,5"
             raise ConfigError("are no lengths of histories", field="bands", value=self.bands, fix=fix)
-        for name, least in (("folds", 2), ("resamples", 100), ("least_users", 1), ("rounds", 1)):
+        for name, least in (("folds", 2), ("seed", 0), ("resamples", 100), ("least_users", 1), ("rounds", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"must be at least {least}", field=name, value=getattr(self, name), fix="or leave it out")
         if not 0 < self.confidence < 1:
             raise ConfigError("must be between 0 and 1", field="confidence", value=self.confidence, fix="0.95 is usual")
-        if not self.l2 > 0:
-            raise ConfigError("must be above 0", field="l2", value=self.l2, fix="or leave it out")
+        if not 0 < self.l2 < math.inf:
+            raise ConfigError("must be a number above 0", field="l2", value=self.l2, fix="or leave it out")
 
     @property
     def k(self) -> int | None:
