@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -30,8 +31,8 @@ class Recipe:
         catalog: The items, or the path of their file.
         keep: What is kept of each Ranking.
         top_k: How many items a Ranking has, for rows that say none.
-        digests: Of the configuration with its templates and the content of its retrievers' models and its fitted fusion,
-            wherever these lie, and of the catalogue. Limits, the answer cache, concurrency, timeouts and the name of the
+        digests: Of the configuration with its templates and the content of the files that it names (models, lists, vectors, its
+            fitted fusion), wherever these lie, and of the catalogue. Limits, the answer cache, concurrency, timeouts and the name of the
             key's variable are not part of them: these may change between two halves of a run.
     """
 
@@ -96,11 +97,12 @@ def make_recipe(
     digests = {
         "config": _json_digest(
             {
-                "sections": _placeless(shaping(config)),
+                "sections": without_files(shaping(config)),
                 "templates": dict(templates),
                 "keep": keep,
                 "top_k": top_k,
                 **fusion_digest(config),
+                **content_digests(config),
             }
         ),
         "catalog": _catalog_digest(catalog),
@@ -127,39 +129,66 @@ def fusion_digest(config: Mapping[str, Any]) -> dict[str, str]:
     return {"fusion": file_digest(Path(path))}
 
 
+def content_digests(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """``{"files": {key: SHA-256}}`` of what is in the files that a configuration names beside its fusion's; empty without any.
+
+    These are trained models, lists, and vectors that somebody else made. Of a folder (a learned retriever) it is that of the
+    names and contents of all of its files.
+
+    Raises:
+        ConfigError: one cannot be read; its key is named.
+    """
+    files = {}
+    for where, section, key in _named_files(config):
+        try:
+            files[f"{where}.{key}".lstrip(".")] = _content_digest(Path(section[key]))
+        except OSError as error:
+            fix = "check the path"
+            field = f"{where}.{key}".lstrip(".")
+            raise ConfigError(f"cannot be read ({error.strerror})", field=field, value=section[key], fix=fix) from error
+    return {"files": files} if files else {}
+
+
+def without_files(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without the places of the files whose contents `content_digests` and `fusion_digest` tell."""
+    kept: dict[str, Any] = deepcopy(dict(config))
+    for _, section, key in list(_named_files(kept)):
+        del section[key]
+    if fusion_path(kept) is not None:
+        del kept["fusion"]["path"]
+    return kept
+
+
+def _named_files(config: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """The files that a configuration names: the section's name, the section, and the key in it."""
+    retrievers, prefilter = (config.get(name) for name in ("retrievers", "prefilter"))
+    sections = [("", config)] if "baseline" in config else []
+    if isinstance(retrievers, Mapping):
+        sections += [(f"retrievers.{name}", each) for name, each in retrievers.items() if isinstance(each, Mapping)]
+    yield from ((where, section, "path") for where, section in sections if isinstance(section.get("path"), str))
+    if isinstance(prefilter, Mapping):
+        sections.append(("prefilter", prefilter))
+    for where, section in sections:
+        embedder = section.get("embedder")
+        if isinstance(embedder, Mapping):
+            inner = f"{where}.embedder".lstrip(".")
+            yield from ((inner, embedder, key) for key in ("vectors", "keys") if isinstance(embedder.get(key), str))
+
+
+def _content_digest(path: Path) -> str:
+    if not path.is_dir():
+        return file_digest(path)
+    digest = hashlib.sha256()
+    for file in sorted(each for each in path.rglob("*") if each.is_file()):
+        digest.update(_canonical([file.relative_to(path).as_posix(), file_digest(file)]))
+    return digest.hexdigest()
+
+
 def fusion_path(config: Mapping[str, Any]) -> str | None:
     """The file that a configuration's fusion is read from; None if it is not."""
     section = config.get("fusion")
     path = section.get("path") if isinstance(section, Mapping) else None
     return None if path is None else str(path)
-
-
-def _placeless(sections: dict[str, Any]) -> dict[str, Any]:
-    """The sections with what models and fusions are in place of where they lie: a folder may be moved between two halves."""
-    retrievers = sections.get("retrievers")
-    if isinstance(retrievers, Mapping):
-        sections = sections | {"retrievers": {name: _by_content(each) for name, each in retrievers.items()}}
-    if fusion_path(sections) is not None:
-        sections = sections | {"fusion": "fitted"}  # its digest stands beside the sections
-    return sections
-
-
-def _by_content(section: object) -> object:
-    path = section.get("path") if isinstance(section, Mapping) else None
-    if not isinstance(section, Mapping) or not isinstance(path, str):
-        return section
-    try:
-        return {**section, "path": {"sha256": _content_digest(Path(path))}}
-    except OSError:
-        return section  # building it says what is wrong with it
-
-
-def _content_digest(path: Path) -> str:
-    """Of a file's bytes; of a folder (that of a `learned` retriever) those of all its files, with their names in it."""
-    if not path.is_dir():
-        return file_digest(path)
-    files = sorted(each for each in path.rglob("*") if each.is_file())
-    return _json_digest([[each.relative_to(path).as_posix(), file_digest(each)] for each in files])
 
 
 def _file_digest(path: str) -> str | None:

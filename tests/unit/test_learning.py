@@ -138,6 +138,24 @@ def test_a_ranker_that_learns_may_be_added(tmp_path: Path, data: Path, done: Tra
     assert "training.npz" in RunFolder(tmp_path / "run").manifest["frozen"]
 
 
+def test_a_model_file_that_changed_is_another_ranker(tmp_path: Path, data: Path) -> None:
+    """A run does not go on with it, or its results would be of two models; one that an older version began may go on."""
+    model = tmp_path / "crowd.npz"
+    model.write_text('{"kind": "item-knn", "options": {}, "counts": []}')
+    section = {"retrievers": {"crowd": {"kind": "item-knn", "path": str(model)}}}
+    asked = suite(data, mixed={"baseline": "fusion", **section})
+    run(asked, tmp_path / "run", limit=2)
+    manifest = tmp_path / "run" / "manifest.json"
+    begun = manifest.read_text(encoding="utf-8")
+    model.write_text('{"kind": "item-knn", "options": {}, "counts": [ ]}')
+    with pytest.raises(ConfigError, match=r"ranker 'mixed' \(files\.retrievers\.crowd\.path\) changed"):
+        run(asked, tmp_path / "run")
+    older = json.loads(begun)
+    del older["rankers"]["mixed"]["files"]
+    manifest.write_text(json.dumps(older), encoding="utf-8")
+    run(asked, tmp_path / "run")
+
+
 def test_frozen_training_data_that_were_edited_are_refused(tmp_path: Path, data: Path) -> None:
     """Like all that was frozen."""
     asked = suite(data, knn={"baseline": "item-knn"})

@@ -36,7 +36,7 @@ from llmrank.evaluation.suite import Suite
 from llmrank.files import write_whole
 from llmrank.interactions import Interactions
 from llmrank.retrieval.vectors import close_embedder
-from llmrank.scale.recipe import file_digest, fusion_digest, shaping
+from llmrank.scale.recipe import content_digests, file_digest, fusion_digest, shaping
 
 FORMAT = 1
 """The version of a run folder's form."""
@@ -345,6 +345,7 @@ def _asked(suite: Suite, templates: Mapping[str, Mapping[str, str]]) -> dict[str
                 "templates": dict(templates.get(name, {})),
                 "model": model_of(asked["rankers"][name]),
                 **fusion_digest(asked["rankers"][name]),
+                **content_digests(suite.rankers[name]),
             }
             for name in suite.rankers
         },
@@ -398,8 +399,10 @@ def _check(
             where, old, new = _difference(manifest["suite"][name], now["suite"][name], name)
             raise _changed(f"`{where}`", old, new)
     for name, ranker in now["rankers"].items():
-        known = manifest["rankers"].get(name) or manifest.get("dropped", {}).get(name)
-        before_it, now_it = ({**each, "config": shaping(each["config"])} for each in (known or ranker, ranker))
+        known = manifest["rankers"].get(name) or manifest.get("dropped", {}).get(name) or ranker
+        if "files" in ranker and "files" not in known:
+            known = {**known, "files": ranker["files"]}  # the version that began the run did not look into them
+        before_it, now_it = ({**each, "config": shaping(each["config"])} for each in (known, ranker))
         if before_it != now_it:
             where, old, new = _difference(before_it, now_it)
             raise _changed(f"ranker {name!r} ({where})", old, new, "give the changed ranker a name of its own, or ")
