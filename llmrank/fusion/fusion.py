@@ -93,10 +93,11 @@ class Fusion:
             ValueError: not one finite score a candidate.
         """
         given = self.combination.contributions({name: _scores(name, scores, count) for name in self.parts}, history_length)
-        fused = []
-        for position in range(count):
-            parts = {name: values[position] for name, values in given.items()}
-            fused.append(Fused(position, math.fsum(parts.values()), MappingProxyType(parts)))
+        rows = zip(*given.values(), strict=True) if given else ((),) * count
+        fused = [
+            Fused(position, math.fsum(row), MappingProxyType(dict(zip(given, row, strict=True))))
+            for position, row in enumerate(rows)
+        ]
         if isinstance(self.combination, WeightedSum) and set(given) == {LLM}:
             return tuple(fused)  # the model's own order, even where its scores do not tell it
         return tuple(sorted(fused, key=lambda one: (-one.score, one.position)))

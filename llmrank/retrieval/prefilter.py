@@ -20,6 +20,7 @@ from llmrank.protocols import Embedder, Retriever
 from llmrank.retrieval.embedding import EmbeddingOptions, EmbeddingRetriever, at_least_one
 from llmrank.retrieval.graph import ApproximateOptions
 from llmrank.retrieval.index import Hits, top_k
+from llmrank.retrieval.subset import Subset
 from llmrank.retrieval.vectors import Progress, Vectors
 from llmrank.types import Item, ResolvedRequest
 
@@ -215,10 +216,14 @@ class Prefilter:
 
     def _seen_places(self, request: ResolvedRequest) -> list[int]:
         """The places of the catalogue's items that stand in the history."""
-        place_of = self._place_of if self.embedding is None else self.embedding.place_of
+        place_of = self._places_by_id
         places = sorted(place_of[item_id] for item_id in self._seen(request) if item_id in place_of)
         _refuse_nothing_left(len(self._items) - len(places), len(self._items))
         return places
+
+    @property
+    def _places_by_id(self) -> dict[str, int]:
+        return self._place_of if self.embedding is None else self.embedding.place_of
 
     @cached_property
     def _place_of(self) -> dict[str, int]:
@@ -227,10 +232,21 @@ class Prefilter:
     def _unseen(self, request: ResolvedRequest) -> tuple[Sequence[Item], tuple[str, ...]]:
         """The candidates that may be shown, and the ids of those that stand in the history."""
         seen = self._seen(request)
+        if isinstance(request.candidates, Subset) and request.candidates.whole is self._items:
+            return self._unseen_part(request.candidates, seen)
         left_out = tuple(item.id for item in request.candidates if item.id in seen) if seen else ()  # there may be a million
         items = [item for item in request.candidates if item.id not in seen] if left_out else request.candidates
         _refuse_nothing_left(len(items), len(request.candidates))
         return items, left_out
+
+    def _unseen_part(self, part: Subset, seen: set[str]) -> tuple[Sequence[Item], tuple[str, ...]]:
+        """The same of what constraints leave of the catalogue, perhaps a million: by places, none of which is looked at."""
+        known = self._places_by_id
+        had = np.array(sorted(known[item_id] for item_id in seen if item_id in known), dtype=np.int64)
+        had = had[np.isin(had, part.places, assume_unique=True)]
+        left = Subset(part.whole, np.setdiff1d(part.places, had, assume_unique=True)) if len(had) else part
+        _refuse_nothing_left(len(left), len(part))
+        return left, tuple(part.whole[place].id for place in had.tolist())
 
 
 def first_found(retriever: Retriever, scores: Vectors, k: int) -> Hits:

@@ -20,7 +20,7 @@ from llmrank.catalog import Catalog
 from llmrank.errors import ConfigError, UnknownItemError
 from llmrank.evaluation.folder import Popularity
 from llmrank.evaluation.running.baselines import MOST_RANKED, NAMES, Baseline, EmbeddingBaseline, build_baseline
-from llmrank.evaluation.running.retrieved import FusionBaseline
+from llmrank.evaluation.running.retrieved import FusionBaseline, best_first
 from llmrank.fusion import Fusion
 from llmrank.protocols import Embedder
 from llmrank.retrieval.learned import FLOOR
@@ -386,3 +386,13 @@ def test_half_a_surrogate_pair_in_a_user_id_is_no_traceback(candidates: list[str
     assert sorted(one(baseline("random"), ask(candidates, user="\ud800")).item_ids) == [
         each for each in IDS if each != "6" or candidates
     ]
+
+
+@given(st.lists(st.sampled_from([-1.5, 0.0, 0.25, 2.0]), max_size=len(TITLES)))
+def test_equals_alone_stand_by_chance(scores: list[float]) -> None:
+    """The same order as that of score and chance of every item, which would ask for a digest of each."""
+    built = baseline("random")
+    items = CATALOG.items[: len(scores)]
+    asked = ResolvedRequest((), items, user_id="u")
+    slow = sorted(range(len(scores)), key=lambda at: (-scores[at], built.chance(asked, items[at])))
+    assert best_first(built, asked, items, scores) == slow

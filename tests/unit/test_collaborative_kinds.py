@@ -400,6 +400,13 @@ def test_pmi_vectors_give_back_the_matrix_that_they_factor() -> None:
     assert scores(model, ["a"], ["b"])[0] == pytest.approx(float(vectors[at["a"]] @ vectors[at["b"]]), abs=1e-5)
 
 
+def test_where_nobody_chose_two_items_pmi_says_nothing() -> None:
+    """There is no pair to learn from: every score is 0, which is no error, for few items and for many."""
+    for count in (5, 200):
+        model = trained("pmi", of_histories({f"u{each}": [f"i{each}"] for each in range(count)}))
+        assert scores(model, ["i0"], ["i0", "i1", "new"]).tolist() == [0.0, 0.0, 0.0]
+
+
 def test_pmi_finds_what_goes_together_through_others() -> None:
     """Two groups of items: within its group an item scores above 0 and above the other group, also where the pair never met."""
     groups = ["abc", "bcd", "acd", "wxy", "xyz", "wyz"] * 3 + ["ab", "cd", "wx", "yz"]

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from llmrank import Catalog, ConfigError, Fusion, Item, Ranker
 from llmrank.config import build_ranker
-from llmrank.errors import UnreachableError
+from llmrank.errors import RequestError, UnreachableError
 from llmrank.protocols import Retriever
+from llmrank.retrieval.collaborative.items import ItemIndex
 from llmrank.retrieval.prefilter import Prefilter, PrefilterOptions
+from llmrank.retrieval.subset import Subset
 from llmrank.retrieval.vectors import Vectors
 from llmrank.strategies.listwise import Listwise, ListwiseOptions
 from llmrank.types import Event, ResolvedRequest
@@ -134,6 +136,31 @@ def test_the_union_agrees_with_a_plain_loop(first: list[float], second: list[flo
         expected, rel=1e-5
     )
     assert list(selection.scores) == sorted(selection.scores, reverse=True)
+
+
+@given(
+    st.sets(st.integers(0, 11), min_size=1),
+    st.lists(st.integers(0, 11), max_size=4),
+    st.lists(st.sampled_from([0.0, 1.0, 2.0]), min_size=12, max_size=12),
+    st.booleans(),
+)
+def test_what_constraints_leave_is_searched_like_a_list(
+    places: set[int], history: list[int], found: list[float], embeds: bool
+) -> None:
+    """The places in the catalogue only spare a look at each item: the selection is that of the same items as a list."""
+    table = Table("crowd", {str(at): score for at, score in enumerate(found)})
+    prefilter = Prefilter(BagEmbedder() if embeds else None, PrefilterOptions(keep=3), CATALOG.items, [table])
+    part = Subset(CATALOG.items, np.array(sorted(places), dtype=np.int64))
+    asked = [request(candidates, list(map(str, history))) for candidates in (part, tuple(part))]
+    if places <= set(history):
+        for each in asked:
+            with pytest.raises(RequestError, match="in the history"):
+                prefilter.select(each)
+    else:
+        first, second = map(prefilter.select, asked)
+        assert first == second
+    index = ItemIndex(str(number) for number in range(0, 12, 2))
+    assert index.columns(part).tolist() == index.columns(tuple(part)).tolist()
 
 
 def test_the_fusion_weighs_retrievers_by_name() -> None:

@@ -13,7 +13,7 @@ from llmrank.catalog import Catalog
 from llmrank.evaluation.running.baselines import MOST_RANKED, Baseline, Ordered, Parts, RandomBaseline, seen_by
 from llmrank.fusion import Fusion
 from llmrank.protocols import Retriever
-from llmrank.types import Item, RankedItem, Ranking, ResolvedRequest
+from llmrank.types import Item, ResolvedRequest
 
 
 class Found:
@@ -54,8 +54,22 @@ class Found:
         return [*items, *itertools.islice(others, max(0, MOST_RANKED - len(items)))]
 
     def _sorted(self, request: ResolvedRequest, places: NDArray[np.intp], scores: NDArray[np.float32]) -> list[Item]:
-        keys = [(-float(scores[at]), self._baseline.chance(request, self._items[at])) for at in places.tolist()]
-        return [self._items[places[at]] for at in sorted(range(len(keys)), key=keys.__getitem__)]
+        items = [self._items[place] for place in places.tolist()]
+        return [items[at] for at in best_first(self._baseline, request, items, scores[places].tolist())]
+
+
+def best_first(baseline: Baseline, request: ResolvedRequest, items: Sequence[Item], scores: Sequence[float]) -> list[int]:
+    """The places of items by score, equals by chance: which is a digest, and so is asked for where there are equals alone."""
+    order = sorted(range(len(items)), key=lambda at: -scores[at])
+    start = 0
+    while start < len(order):
+        end = start + 1
+        while end < len(order) and scores[order[end]] == scores[order[start]]:
+            end += 1
+        if end - start > 1:
+            order[start:end] = sorted(order[start:end], key=lambda at: baseline.chance(request, items[at]))
+        start = end
+    return order
 
 
 class RetrieverBaseline(Baseline):
@@ -117,17 +131,13 @@ class FusionBaseline(Baseline):
             items = self._found.filled(request, list({item.id: item for best in found for item in best}.values()))
         else:
             places = {item.id: place for place, item in enumerate(items)}
-        # In the random order first: the fusion leaves equals in the order that it is given.
-        items = sorted(items, key=lambda item: self.chance(request, item))
         kept = [places[item.id] for item in items]
-        ordered = Ranking(tuple(RankedItem(item, rank) for rank, item in enumerate(items, start=1)))
         told = {name: _comparable(each[kept], self._retrievers[name].floor).tolist() for name, each in scores.items()}
-        fused = self._fusion.apply(ordered, told, len(request.history)).items
-        first = fused[:MOST_RANKED] if self.whole(request) else fused
-        at = {item.id: place for place, item in enumerate(items)}
-        own = [{name: values[at[each.id]] for name, values in told.items()} for each in first]  # there is no model's
-        parts = [Parts(each.parts, its) for each, its in zip(first, own, strict=True)]
-        return Ordered([each.item for each in first], [each.score or 0.0 for each in first], parts=parts)
+        fused = sorted(self._fusion.fuse(told, len(items), len(request.history)), key=lambda one: one.position)
+        order = best_first(self, request, items, [one.score for one in fused])
+        first = order[:MOST_RANKED] if self.whole(request) else order
+        parts = [Parts(fused[at].parts, {name: its[at] for name, its in told.items()}) for at in first]
+        return Ordered([items[at] for at in first], [fused[at].score for at in first], parts=parts)
 
     def close(self) -> None:
         """Closes the retrievers."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from llmrank.retrieval.subset import Subset
 from llmrank.retrieval.vectors import Rows
 from llmrank.types import Item
 
@@ -13,6 +14,8 @@ REMEMBERED = 2
 """So many catalogues' columns are kept,"""
 WORTH_REMEMBERING = 1000
 """of at least so many items: for a list of a few the dictionary is fast enough."""
+WORTH_ALL = 4
+"""A part of a catalogue that is a fourth of it is worth looking up all of it, once."""
 
 
 class ItemIndex:
@@ -44,8 +47,10 @@ class ItemIndex:
         """The column of each item, int64; -1 where the model does not know it.
 
         A catalogue's tuple is looked up once: a tuple cannot change, so the same one again has the same columns. They are
-        read-only.
+        read-only. The same holds for what constraints leave of a catalogue, if that is much of it.
         """
+        if isinstance(items, Subset) and len(items) * WORTH_ALL >= len(items.whole):
+            return self.columns(items.whole)[items.places]
         if not isinstance(items, tuple) or len(items) < WORTH_REMEMBERING:
             return self.columns_of(item.id for item in items)
         for known, columns in self._remembered:

@@ -79,7 +79,10 @@ class Pmi(CollaborativeModel[PmiOptions]):
         shape = (count, count)
         matrix = scipy_sparse().csr_matrix((kept.values, kept.columns, kept.starts), shape=shape, dtype=np.float32)
         matrix = (matrix + matrix.T) / 2
-        if options.factors < count - 1:
+        if not matrix.nnz:  # nobody chose two items: nothing goes with anything
+            left = np.zeros((count, options.factors if options.factors < count - 1 else count), dtype=np.float32)
+            strength = np.zeros(left.shape[1], dtype=np.float32)
+        elif options.factors < count - 1:
             start = np.random.default_rng(options.seed).standard_normal(count).astype(np.float32)
             left, strength, _ = needed("scipy.sparse.linalg").svds(matrix, k=options.factors, v0=start)
         else:  # of few items all that there is, which is what the iterative method cannot give
