@@ -32,8 +32,8 @@ class Recipe:
         keep: What is kept of each Ranking.
         top_k: How many items a Ranking has, for rows that say none.
         digests: Of the configuration with its templates and the content of the files that it names (models, lists, vectors, its
-            fitted fusion), wherever these lie, and of the catalogue. Limits, the answer cache, concurrency, timeouts and the name of the
-            key's variable are not part of them: these may change between two halves of a run.
+            fitted fusion), wherever these lie, and of the catalogue. Limits, the answer cache, concurrency, timeouts and the
+            name of the key's variable are not part of them: these may change between two halves of a run.
     """
 
     config: Mapping[str, Any]
