@@ -187,8 +187,8 @@ def test_what_others_chose_is_trained_and_weighed(tmp_path: Path) -> None:
 
 def test_the_commands_and_targets_exist() -> None:
     """Every `llmrank` command and `make` target that the README names is there."""
-    commands = set(re.findall(r"^llmrank (\w+(?: (?:fetch|run|compare))?)", "\n".join(blocks("sh")), flags=re.MULTILINE))
-    assert commands == {"data fetch", "rank", "train", "eval run", "eval compare"}
+    commands = set(re.findall(r"^llmrank (\w+(?: (?:fetch|run|compare|report))?)", "\n".join(blocks("sh")), flags=re.MULTILINE))
+    assert commands == {"data fetch", "rank", "train", "eval run", "eval compare", "ab run", "ab report"}
     for command in [*commands, "eval report", "prompts list", "prompts show", "prompts diff", "prompts lint", "demo"]:
         assert CliRunner().invoke(app, [*command.split(), "--help"]).exit_code == 0, command
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
