@@ -23,7 +23,7 @@ from llmrank.experiment.findings import Findings, SelectionRound
 from llmrank.experiment.folder import ExperimentFolder, Stage
 from llmrank.experiment.forecast import Plan, plan_of
 from llmrank.experiment.freeze import freeze
-from llmrank.experiment.measured import measured
+from llmrank.experiment.measured import Measured, measured
 from llmrank.experiment.noting import keep_prompts
 from llmrank.experiment.spec import SelectionOptions, Spec, load_spec
 from llmrank.experiment.statistics.halving import rankings, schedule, survivors
@@ -151,6 +151,10 @@ class _Session:
 
     def _select(self, selection: SelectionOptions) -> tuple[str, ...] | str:
         """The finalists, by successive halving on the development users; or why that stopped."""
+        path = self.folder.path / "selection.json"
+        if path.exists():  # who was chosen stays so: asking again for what failed would choose after a look at results
+            finalists = json.loads(path.read_text("utf-8"))["finalists"]
+            return tuple(name for name in self.spec.others if name in finalists)
         trials = self.folder.trials("development")
         contenders = self.spec.others
         budget = selection.budget or max(len(contenders) * selection.users // 2, len(contenders) * selection.least)
@@ -164,7 +168,7 @@ class _Session:
             if done.stopped is not None:
                 return f"choosing among variants: {done.stopped}"
             table = measured(self.folder, "development", contenders).first(each.users)
-            means = {name: float(np.mean(table.per_user(name, self.spec.measure))) for name in contenders}
+            means = _means(table, contenders, self.spec.measure)
             last = number + 1 == len(plan)
             kept = survivors(means, selection.finalists if last else plan[number + 1].contenders)
             rounds.append(SelectionRound(each.users, contenders, kept))
@@ -174,7 +178,7 @@ class _Session:
             "rankings": rankings(plan),
             "rounds": [{"users": each.users, "contenders": each.contenders, "kept": each.kept} for each in rounds],
         }
-        write_whole(self.folder.path / "selection.json", [json.dumps(record, indent=1) + "\n"])
+        write_whole(path, [json.dumps(record, indent=1) + "\n"])
         return tuple(name for name in self.spec.others if name in contenders)
 
     def _evaluate(self, stage: Stage, variants: Sequence[str], limit: int | None, *, dry_run: bool = False) -> Evaluation:
@@ -188,6 +192,14 @@ class _Session:
         done = evaluate(suite, path, options, dry_run=dry_run, interactions=self._training)
         self.failures += done.failures
         return done
+
+
+def _means(table: Measured, variants: Sequence[str], measure: str) -> dict[str, float]:
+    """Means over the users for whom the measure is defined with every variant, so that all are of the same ones."""
+    values = np.stack([table.per_user(name, measure) for name in variants])
+    defined = values[:, ~np.isnan(values).any(axis=0)]
+    means = defined.mean(axis=1) if defined.size else np.full(len(variants), np.nan)
+    return dict(zip(variants, means.tolist(), strict=True))
 
 
 def _spent(folder: ExperimentFolder, stage: Stage) -> float:
