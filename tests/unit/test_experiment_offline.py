@@ -15,9 +15,10 @@ from llmrank.evaluation.measures.measure import parse_measure
 from llmrank.evaluation.running.session import RunOptions
 from llmrank.experiment import analyse, run_experiment
 from llmrank.experiment.effects import effects
+from llmrank.experiment.guarding import guardrails
 from llmrank.experiment.measured import Measured, Rankings
 from llmrank.experiment.run import ExperimentRun, _means
-from llmrank.experiment.spec import Spec
+from llmrank.experiment.spec import Spec, load_spec
 from llmrank.experiment.stopping import reading
 from tests.unit.small_experiment import experiment
 from tests.unit.small_suite import write_data
@@ -127,3 +128,54 @@ def test_one_undefined_value_does_not_choose() -> None:
     nan = math.nan
     found = table([0, 1, 2], plain=rankings([0.2, nan, 0.4]), bold=rankings([0.6, 1.0, 0.8]))
     assert _means(found, ["plain", "bold"], "ndcg@10") == pytest.approx({"plain": 0.3, "bold": 0.7})
+
+
+def test_a_user_counts_once() -> None:
+    """A user with many cases weighs as much as one with a single case, in means, wins and interval; so does the always-valid one."""
+    users = [0, 0, 0, 1, 2]
+    found = table(users, plain=rankings([0.5] * 5), bold=rankings([1.0, 1.0, 1.0, 0.25, 0.25]))
+    (effect,) = effects(spec(), found)
+    assert effect.variant_mean == pytest.approx(0.5)
+    assert effect.control_mean == pytest.approx(0.5)
+    assert effect.difference.mean == pytest.approx(0.0)
+    assert (effect.difference.wins, effect.difference.losses) == (1, 2)
+    assert (effect.difference.n, effect.difference.clusters) == (3, 3)
+
+
+def test_pairs_are_of_the_same_rankings() -> None:
+    """A ranking whose value is undefined with one variant is no reason to compare the user's other rankings with it."""
+    control = rankings([0.2, 0.8] * 200)
+    variant = rankings([0.2, math.nan] * 200)
+    found = table(sorted([*range(200)] * 2), plain=control, bold=variant)
+    seen = reading(spec(sequential=None), found, "bold", parse_measure("ndcg@10"))
+    assert seen.low < 0 < seen.high
+    (effect,) = effects(spec(), found)
+    assert effect.difference.ties == 200
+
+
+def test_what_asks_no_model_is_not_slow() -> None:
+    """A baseline's latency is known and small, so its guardrail is not unclear; where it stands as the control, neither."""
+    asked = rankings([0.5] * 60, seconds=np.linspace(1.0, 2.0, 60), calls=np.ones(60, dtype=np.int64))
+    quick = rankings([0.5] * 60, seconds=np.full(60, 1e-4))
+    (guard,) = guardrails(spec(guardrails={"latency_p95": 0.1}), table([*range(60)], plain=asked, bold=quick), 10)
+    assert guard.result.verdict == "kept"
+    (guard,) = guardrails(spec(guardrails={"latency_p95": 0.1}), table([*range(60)], plain=quick, bold=asked), 10)
+    assert guard.result.verdict == "broken"
+
+
+def test_a_baseline_has_a_latency(tmp_path: Path, data: Path) -> None:
+    """A guardrail on the latency of variants that ask no model is read; the table of costs has none for them."""
+    findings = analyse(run(baselines(data, guardrails={"latency_p95": 5.0}), tmp_path / "ab").folder)
+    assert {each.result.verdict for each in findings.guardrails} == {"kept"}
+    assert {each.latency_p95 for each in findings.costs} == {None}
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [({"alpha": 0.5}, "alpha"), ({"resamples": 50}, "resamples"), ({"selection": {"users": 4, "budget": 0}}, "selection.budget")],
+)
+def test_what_would_fail_after_all_is_paid_fails_before(data: Path, change: dict[str, Any], field: str) -> None:
+    """Options that the analysis cannot use are refused where the file is read, under the file's own names."""
+    with pytest.raises(ConfigError) as error:
+        load_spec(baselines(data, **change))
+    assert error.value.field == field
