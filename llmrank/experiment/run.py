@@ -122,9 +122,11 @@ class _Session:
         path = self.folder.path / "plan.json"
         if path.exists() and self.folder.manifest["digest"] == (found := json.loads(path.read_text("utf-8")))["digest"]:
             return Plan.of_record(found)
-        stage: Stage = "confirmation" if self.spec.selection is None else "development"
-        begun = self._evaluate(stage, tuple(self.spec.variants), None, dry_run=True)
-        plan = plan_of(self.spec, self.folder, begun.forecasts)
+        whole = self._evaluate("confirmation", tuple(self.spec.variants), None, dry_run=True).forecasts
+        race = {}
+        if self.spec.selection is not None:  # the control takes no part
+            race = self._evaluate("development", self.spec.others, None, dry_run=True).forecasts
+        plan = plan_of(self.spec, self.folder, whole, race)
         write_whole(path, [json.dumps({"digest": self.folder.manifest["digest"], **plan.record()}, indent=1) + "\n"])
         return plan
 

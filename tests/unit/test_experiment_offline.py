@@ -20,10 +20,15 @@ from llmrank.experiment.measured import Measured, Rankings
 from llmrank.experiment.run import ExperimentRun, _means
 from llmrank.experiment.spec import Spec, load_spec
 from llmrank.experiment.stopping import reading
-from tests.unit.small_experiment import experiment
-from tests.unit.small_suite import write_data
+from tests.unit.small_experiment import experiment, variant
+from tests.unit.small_suite import KEY, KEY_ENV, write_data
 
 BASELINES = {"random": {"baseline": "random"}, "popular": {"baseline": "popularity"}, "given": {"baseline": "given"}}
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_ENV, KEY)
 
 
 @pytest.fixture
@@ -179,3 +184,14 @@ def test_what_would_fail_after_all_is_paid_fails_before(data: Path, change: dict
     with pytest.raises(ConfigError) as error:
         load_spec(baselines(data, **change))
     assert error.value.field == field
+
+
+def test_a_plan_forecasts_the_users_that_decide(tmp_path: Path, data: Path) -> None:
+    """Where variants are chosen first, both the race and the comparison are forecast; the control takes no part in the race."""
+    variants = {name: variant("http://127.0.0.1:9/v1", name) for name in ("plain", "bold", "tame")}
+    asked = experiment(data, "", variants=variants, selection={"users": 8, "least": 4})
+    lines = run_experiment(asked, tmp_path / "ab", dry_run=True).plan.lines
+    for start, calls in (("bold, on all development users:", 8), ("plain:", 16), ("bold, if it is chosen:", 16)):
+        (line,) = (each for each in lines if each.startswith(start))
+        assert f"{calls} calls" in line or f"{calls} prompts" in line, line
+    assert not any(each.startswith("plain, on") for each in lines)
