@@ -30,8 +30,8 @@ def analyse(folder: ExperimentFolder) -> Findings:
         folder: The experiment's.
 
     Raises:
-        DatasetError: frozen data were edited; nothing was ranked yet; or not all planned users are, and the experiment is read once, when they are: a
-            p value of a fixed sample that is looked at before is no p value.
+        DatasetError: frozen data were edited; nothing was ranked yet; or not all planned users are, and the experiment is
+            read once, when they are: a p value of a fixed sample that is looked at before is no p value.
     """
     check_frozen(folder)
     spec = folder.spec

@@ -26,9 +26,10 @@ from llmrank.experiment.freeze import freeze
 from llmrank.experiment.measured import Measured, measured
 from llmrank.experiment.noting import keep_prompts
 from llmrank.experiment.spec import SelectionOptions, Spec, load_spec
-from llmrank.experiment.statistics.halving import rankings, schedule, survivors
+from llmrank.experiment.statistics.halving import Round, rankings, schedule, survivors
 from llmrank.experiment.stopping import stopped_at
 from llmrank.files import write_whole
+from llmrank.forecast import Forecast
 from llmrank.registry import Registry
 
 
@@ -122,8 +123,10 @@ class _Session:
         path = self.folder.path / "plan.json"
         if path.exists() and self.folder.manifest["digest"] == (found := json.loads(path.read_text("utf-8")))["digest"]:
             return Plan.of_record(found)
+        if self.spec.selection is not None:
+            _rounds(self.spec, self.spec.selection)  # a budget that does not suffice is told before anything is asked
         whole = self._evaluate("confirmation", tuple(self.spec.variants), None, dry_run=True).forecasts
-        race = {}
+        race: Mapping[str, Forecast] = {}
         if self.spec.selection is not None:  # the control takes no part
             race = self._evaluate("development", self.spec.others, None, dry_run=True).forecasts
         plan = plan_of(self.spec, self.folder, whole, race)
@@ -159,12 +162,8 @@ class _Session:
             return tuple(name for name in self.spec.others if name in finalists)
         trials = self.folder.trials("development")
         contenders = self.spec.others
-        budget = selection.budget or max(len(contenders) * selection.users // 2, len(contenders) * selection.least)
-        plan = schedule(
-            len(contenders), budget, keep=selection.keep, least=min(selection.least, trials.count), users=trials.count
-        )
+        plan = _rounds(self.spec, selection)
         rounds: list[SelectionRound] = []
-        plan = tuple(each for each in plan if each.contenders > selection.finalists)
         for number, each in enumerate(plan):
             done = self._evaluate("development", contenders, trials.of_first(each.users))
             if done.stopped is not None:
@@ -191,9 +190,26 @@ class _Session:
         suite = self.spec.suite(tuple(variants), items=self.folder.frozen("items.jsonl"), cases=self.folder.cases(stage))
         options = replace(self.options, limit=limit, budget_usd=budget, report=False)
         path = self.folder.path / stage
-        done = evaluate(suite, path, options, dry_run=dry_run, interactions=self._training)
+        try:
+            done = evaluate(suite, path, options, dry_run=dry_run, interactions=self._training)
+        except ConfigError as error:
+            if error.field.split(".")[0] != "rankers":
+                raise
+            field = error.field.replace("rankers", "variants", 1)  # as the experiment's file calls them
+            raise ConfigError(error.message, field=field, value=error.value, fix=error.fix) from error
         self.failures += done.failures
         return done
+
+
+def _rounds(spec: Spec, selection: SelectionOptions) -> tuple[Round, ...]:
+    """The rounds of the race, without those that would leave fewer than the finalists."""
+    contenders, least = len(spec.others), min(selection.least, selection.users)
+    budget = selection.budget or max(contenders * selection.users // 2, contenders * least)
+    try:
+        plan = schedule(contenders, budget, keep=selection.keep, least=least, users=selection.users)
+    except ConfigError as error:
+        raise ConfigError(error.message, field=f"selection.{error.field}", value=error.value, fix=error.fix) from error
+    return tuple(each for each in plan if each.contenders > selection.finalists)
 
 
 def _means(table: Measured, variants: Sequence[str], measure: str) -> dict[str, float]:

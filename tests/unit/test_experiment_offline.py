@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -136,7 +135,7 @@ def test_one_undefined_value_does_not_choose() -> None:
 
 
 def test_a_user_counts_once() -> None:
-    """A user with many cases weighs as much as one with a single case, in means, wins and interval; so does the always-valid one."""
+    """A user with many cases weighs as much as one with a single case, in means, wins and p."""
     users = [0, 0, 0, 1, 2]
     found = table(users, plain=rankings([0.5] * 5), bold=rankings([1.0, 1.0, 1.0, 0.25, 0.25]))
     (effect,) = effects(spec(), found)
@@ -177,7 +176,11 @@ def test_a_baseline_has_a_latency(tmp_path: Path, data: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "field"),
-    [({"alpha": 0.5}, "alpha"), ({"resamples": 50}, "resamples"), ({"selection": {"users": 4, "budget": 0}}, "selection.budget")],
+    [
+        ({"alpha": 0.5}, "alpha"),
+        ({"resamples": 50}, "resamples"),
+        ({"selection": {"users": 4, "budget": 0}}, "selection.budget"),
+    ],
 )
 def test_what_would_fail_after_all_is_paid_fails_before(data: Path, change: dict[str, Any], field: str) -> None:
     """Options that the analysis cannot use are refused where the file is read, under the file's own names."""
@@ -195,3 +198,17 @@ def test_a_plan_forecasts_the_users_that_decide(tmp_path: Path, data: Path) -> N
         (line,) = (each for each in lines if each.startswith(start))
         assert f"{calls} calls" in line or f"{calls} prompts" in line, line
     assert not any(each.startswith("plain, on") for each in lines)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"selection": {"users": 8, "budget": 3, "least": 4}}, "selection.budget"),
+        ({"variants": {**BASELINES, "new": {"baseline": "newest"}}}, "variants.new.baseline"),
+    ],
+)
+def test_a_dry_run_finds_what_the_run_would(tmp_path: Path, data: Path, change: dict[str, Any], field: str) -> None:
+    """A race that cannot be afforded and a variant that cannot be built are told by a dry run, by the file's keys."""
+    with pytest.raises(ConfigError) as error:
+        run_experiment(baselines(data, **change), tmp_path / "ab", dry_run=True)
+    assert error.value.field == field
