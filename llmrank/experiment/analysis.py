@@ -14,6 +14,7 @@ from llmrank.experiment.decision import decide
 from llmrank.experiment.effects import effects, segments
 from llmrank.experiment.findings import Findings, SelectionRound
 from llmrank.experiment.folder import ExperimentFolder
+from llmrank.experiment.freeze import check_frozen
 from llmrank.experiment.guarding import depth_of, guardrails
 from llmrank.experiment.measured import Measured, measured
 from llmrank.experiment.showing import costs, disagreements, prompts
@@ -29,9 +30,10 @@ def analyse(folder: ExperimentFolder) -> Findings:
         folder: The experiment's.
 
     Raises:
-        DatasetError: nothing was ranked yet; or not all planned users are, and the experiment is read once, when they are: a
-            p value of a fixed sample that is looked at before is no p value.
+        DatasetError: frozen data were edited; nothing was ranked yet; or not all planned users are, and the experiment is
+            read once, when they are: a p value of a fixed sample that is looked at before is no p value.
     """
+    check_frozen(folder)
     spec = folder.spec
     variants, rounds = _compared(folder, spec)
     everyone = (spec.base, *variants)

@@ -87,9 +87,9 @@ def _differences(spec: Spec, table: Measured, variant: str, measures: Sequence[M
 
 
 def _fixed(spec: Spec, table: Measured, variant: str, measures: Sequence[Measure]) -> list[Difference]:
-    names = [measure.name for measure in measures]
-    a, b = (np.column_stack([table.values(each, name) for name in names]) for each in (variant, spec.base))
-    return paired_differences(a, b, table.users, confidence=1 - spec.alpha, resamples=spec.resamples, seed=spec.seed)
+    pairs = [table.paired(variant, spec.base, measure.name) for measure in measures]  # a user counts once
+    a, b = (np.column_stack(each) for each in zip(*pairs, strict=True))
+    return paired_differences(a, b, confidence=1 - spec.alpha, resamples=spec.resamples, seed=spec.seed)
 
 
 def _effect(
@@ -101,10 +101,12 @@ def _effect(
     adjusted: float,
     correction: Literal["holm", "bh", "none"],
 ) -> Effect:
-    known = [table.values(name, measure.name) for name in (spec.base, variant)]
-    both = ~np.isnan(known[0]) & ~np.isnan(known[1])
-    means = [float(each[both].mean()) if both.any() else math.nan for each in known]
+    known = table.paired(variant, spec.base, measure.name)
+    defined = ~np.isnan(known[0])
+    mean, control = (float(each[defined].mean()) if defined.any() else math.nan for each in known)
     detectable = math.nan
     if difference.clusters > 1 and not math.isnan(difference.sd):
-        detectable = minimum_detectable_effect(difference.sd, difference.clusters, alpha=spec.alpha, power=spec.power)
-    return Effect(measure, variant, means[0], means[1], difference, adjusted, correction, detectable)
+        # The first step of Holm's correction, as in the forecast.
+        alpha = spec.alpha / (len(table.variants) - 1) if correction == "holm" else spec.alpha
+        detectable = minimum_detectable_effect(difference.sd, difference.clusters, alpha=alpha, power=spec.power)
+    return Effect(measure, variant, control, mean, difference, adjusted, correction, detectable)

@@ -12,7 +12,7 @@ from llmrank.evaluation.measures.measure import parse_measure
 from llmrank.evaluation.measures.statistics import minimum_detectable_effect, paired_sd, sample_size
 from llmrank.evaluation.report.values import label, unit, value_text
 from llmrank.experiment.folder import ExperimentFolder
-from llmrank.experiment.spec import Spec
+from llmrank.experiment.spec import SAMPLE_MARK, Spec
 from llmrank.forecast import Forecast
 
 
@@ -41,7 +41,7 @@ class Plan:
         return cls(tuple(record["lines"]), record["detectable"], record["needed"])
 
 
-def plan_of(spec: Spec, folder: ExperimentFolder, forecasts: Mapping[str, Forecast]) -> Plan:
+def plan_of(spec: Spec, folder: ExperimentFolder, forecasts: Mapping[str, Forecast], race: Mapping[str, Forecast]) -> Plan:
     """The plan of an experiment.
 
     The detectable difference is that of the first step of Holm's correction: `alpha` divided by the number of variants that are
@@ -50,7 +50,8 @@ def plan_of(spec: Spec, folder: ExperimentFolder, forecasts: Mapping[str, Foreca
     Args:
         spec: The experiment.
         folder: Its folder, frozen.
-        forecasts: By ranker what it will take; without baselines.
+        forecasts: By ranker what it will take to rank for the users that decide; without baselines.
+        race: What it will take to rank for all development users; empty if nothing is chosen.
     """
     users = folder.manifest["users"]
     compared = len(spec.others) if spec.selection is None else spec.selection.finalists
@@ -78,10 +79,13 @@ def plan_of(spec: Spec, folder: ExperimentFolder, forecasts: Mapping[str, Foreca
                 "there are enough" if needed <= effect.users else f"there are {effect.users:,}: a smaller one may stay unseen"
             )
             lines.append(f"the difference that matters, {_said(measure, spec.effect)}, takes about {needed:,} users; {enough}")
+    for name, each in race.items():
+        lines.append(f"{name}, on all development users: {'; '.join(_taken(each))}")
+    if race:
+        lines.append("halving asks most variants about fewer development users")
     for name, each in forecasts.items():
-        lines.append(f"{name}: {'; '.join(_taken(each))}")
-    if spec.selection is not None:
-        lines.append("the forecasts of variants are for all development users; halving asks most variants about fewer")
+        chosen = spec.selection is not None and name.split(SAMPLE_MARK)[0] != spec.base
+        lines.append(f"{name}{', if it is chosen' if chosen else ''}: {'; '.join(_taken(each))}")
     return Plan(tuple(lines), detectable, needed)
 
 

@@ -35,6 +35,9 @@ from llmrank.scale.recipe import file_digest
 FORMAT = 1
 """The version of an experiment folder's form."""
 
+MADE = ("experiment.json", "plan.json", "selection.json", "findings.json", "report.html", "report.md")
+"""What belongs to one experiment and must not outlive it in its folder."""
+
 GIVEN_ONLY = ("online", "prices", "traces")
 """What may change while an experiment runs: it shapes neither answers nor what is made of them."""
 
@@ -56,10 +59,14 @@ def freeze(spec: Spec, out: str | Path, given: Given | None = None) -> Experimen
     """
     folder = ExperimentFolder(out)
     asked = _asked(spec)
-    if folder.exists and _begun(folder):
+    if _begun(folder):
+        if not folder.exists:
+            fix = "put back the file that was there, or name another folder with --out"
+            raise DatasetError("something was asked, but experiment.json is gone", field="experiment", value=str(out), fix=fix)
         _check(folder, asked)
         return folder
-    folder.manifest_path.unlink(missing_ok=True)  # or a kill from here on would leave it beside other data
+    for name in MADE:  # or a kill from here on would leave them beside other data; the plan is that of another file, too
+        (folder.path / name).unlink(missing_ok=True)
     frozen = _freeze(spec, folder, given or Given())
     manifest = {
         "format": FORMAT,
@@ -77,6 +84,12 @@ def freeze(spec: Spec, out: str | Path, given: Given | None = None) -> Experimen
 def _asked(spec: Spec) -> dict[str, Any]:
     """What the manifest says of the spec itself."""
     values = json.loads(json.dumps(spec.as_dict(), default=str))
+    if without_secrets(values["embedder"]) != values["embedder"]:
+        raise ConfigError(
+            "has headers, query values or an address with a password, and an experiment's folder keeps this section as it is",
+            field="embedder",
+            fix="give the key by api_key_env",
+        )
     values["variants"] = {name: without_secrets(config) for name, config in values["variants"].items()}
     return {"spec": values, "templates": {name: templates_of(config) for name, config in spec.variants.items()}}
 
@@ -92,15 +105,24 @@ def _check(folder: ExperimentFolder, asked: Mapping[str, Any]) -> None:
     manifest = folder.manifest
     if manifest.get("format") != FORMAT:
         raise _changed("the form of the folder", manifest.get("format"), FORMAT)
-    for name, expected in manifest["frozen"].items():
-        path = folder.frozen(name)
-        if not path.exists() or file_digest(path) != expected:
-            fix = "put back what was there, or name another folder with --out"
-            raise DatasetError("is not what was frozen when the experiment began", field="experiment", value=str(path), fix=fix)
+    check_frozen(folder)
     for part in ("spec", "templates"):
         for where, old, new in _differing(manifest[part], asked[part]):
             if part == "templates" or where.split(".")[0] not in GIVEN_ONLY:
                 raise _changed(f"`{where}`" if part == "spec" else f"the template of {where}", old, new)
+
+
+def check_frozen(folder: ExperimentFolder) -> None:
+    """Refuses data that were edited since they were frozen.
+
+    Raises:
+        DatasetError: a frozen file is not what it was.
+    """
+    for name, expected in folder.manifest["frozen"].items():
+        path = folder.frozen(name)
+        if not path.exists() or file_digest(path) != expected:
+            fix = "put back what was there, or name another folder with --out"
+            raise DatasetError("is not what was frozen when the experiment began", field="experiment", value=str(path), fix=fix)
 
 
 def _changed(what: str, before: object, after: object) -> ConfigError:

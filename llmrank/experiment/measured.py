@@ -35,7 +35,7 @@ class Rankings:
         failed: True without a readable answer.
         usd: USD as if nothing was kept from before; NaN where the price is not known.
         tokens: Prompt and answer tokens.
-        seconds: The latency; NaN where no model was asked.
+        seconds: The latency; NaN without an answer.
         calls: Answers of the model.
         prompt_tokens, completion_tokens: The two kinds of tokens.
         tops: The first ids of each ranking, for measures of whole runs; empty if none is wanted.
@@ -119,6 +119,15 @@ class Measured:
         """Means over each user's rows, in the users' order; NaN for users for whom it is defined in no row."""
         return mean_by(self.values(variant, measure), self.users, self.count)
 
+    def paired(self, variant: str, control: str, measure: str) -> tuple[Floats, Floats]:
+        """Means of both over each user's rows, in the users' order; a row counts if the measure is defined with both. NaN for
+        users without such a row.
+        """
+        ours, theirs = self.values(variant, measure), self.values(control, measure)
+        missing = np.isnan(ours) | np.isnan(theirs)
+        first, second = (mean_by(np.where(missing, np.nan, each), self.users, self.count) for each in (ours, theirs))
+        return first, second
+
 
 @dataclass(slots=True)
 class _Columns:
@@ -137,7 +146,7 @@ class _Columns:
         self.failed.append(outcome.failed)
         self.usd.append(usd)
         seconds, usage = outcome.record["latency"], outcome.record["usage"]
-        self.seconds.append(float("nan") if seconds is None or not usage["calls"] else float(seconds))
+        self.seconds.append(float("nan") if seconds is None else float(seconds))
         self.usage.append((usage["calls"], usage["prompt_tokens"], usage["completion_tokens"]))
         if depth:
             self.tops.append(tuple(outcome.order[:depth]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -37,7 +38,8 @@ def note_results(findings: Findings, folder: ExperimentFolder, *registries: Regi
     for registry in (own_registry(folder), *registries):
         known = {version.reference for version in registry.versions()}
         for variant, reference in _references(findings, folder.manifest["templates"]):
-            if reference in known:  # a registry that was not there when the experiment ran has no files to render
+            # A registry that was not there when the experiment ran has no files to render; what is undefined is no result.
+            if reference in known and math.isfinite(means[variant]):
                 registry.result(
                     reference,
                     experiment=f"{findings.name}: {variant}",

@@ -23,12 +23,13 @@ from llmrank.experiment.findings import Findings, SelectionRound
 from llmrank.experiment.folder import ExperimentFolder, Stage
 from llmrank.experiment.forecast import Plan, plan_of
 from llmrank.experiment.freeze import freeze
-from llmrank.experiment.measured import measured
+from llmrank.experiment.measured import Measured, measured
 from llmrank.experiment.noting import keep_prompts
 from llmrank.experiment.spec import SelectionOptions, Spec, load_spec
-from llmrank.experiment.statistics.halving import rankings, schedule, survivors
+from llmrank.experiment.statistics.halving import Round, rankings, schedule, survivors
 from llmrank.experiment.stopping import stopped_at
 from llmrank.files import write_whole
+from llmrank.forecast import Forecast
 from llmrank.registry import Registry
 
 
@@ -122,9 +123,13 @@ class _Session:
         path = self.folder.path / "plan.json"
         if path.exists() and self.folder.manifest["digest"] == (found := json.loads(path.read_text("utf-8")))["digest"]:
             return Plan.of_record(found)
-        stage: Stage = "confirmation" if self.spec.selection is None else "development"
-        begun = self._evaluate(stage, tuple(self.spec.variants), None, dry_run=True)
-        plan = plan_of(self.spec, self.folder, begun.forecasts)
+        if self.spec.selection is not None:
+            _rounds(self.spec, self.spec.selection)  # a budget that does not suffice is told before anything is asked
+        whole = self._evaluate("confirmation", tuple(self.spec.variants), None, dry_run=True).forecasts
+        race: Mapping[str, Forecast] = {}
+        if self.spec.selection is not None:  # the control takes no part
+            race = self._evaluate("development", self.spec.others, None, dry_run=True).forecasts
+        plan = plan_of(self.spec, self.folder, whole, race)
         write_whole(path, [json.dumps({"digest": self.folder.manifest["digest"], **plan.record()}, indent=1) + "\n"])
         return plan
 
@@ -151,20 +156,20 @@ class _Session:
 
     def _select(self, selection: SelectionOptions) -> tuple[str, ...] | str:
         """The finalists, by successive halving on the development users; or why that stopped."""
+        path = self.folder.path / "selection.json"
+        if path.exists():  # who was chosen stays so: asking again for what failed would choose after a look at results
+            finalists = json.loads(path.read_text("utf-8"))["finalists"]
+            return tuple(name for name in self.spec.others if name in finalists)
         trials = self.folder.trials("development")
         contenders = self.spec.others
-        budget = selection.budget or max(len(contenders) * selection.users // 2, len(contenders) * selection.least)
-        plan = schedule(
-            len(contenders), budget, keep=selection.keep, least=min(selection.least, trials.count), users=trials.count
-        )
+        plan = _rounds(self.spec, selection)
         rounds: list[SelectionRound] = []
-        plan = tuple(each for each in plan if each.contenders > selection.finalists)
         for number, each in enumerate(plan):
             done = self._evaluate("development", contenders, trials.of_first(each.users))
             if done.stopped is not None:
                 return f"choosing among variants: {done.stopped}"
             table = measured(self.folder, "development", contenders).first(each.users)
-            means = {name: float(np.mean(table.per_user(name, self.spec.measure))) for name in contenders}
+            means = _means(table, contenders, self.spec.measure)
             last = number + 1 == len(plan)
             kept = survivors(means, selection.finalists if last else plan[number + 1].contenders)
             rounds.append(SelectionRound(each.users, contenders, kept))
@@ -174,7 +179,7 @@ class _Session:
             "rankings": rankings(plan),
             "rounds": [{"users": each.users, "contenders": each.contenders, "kept": each.kept} for each in rounds],
         }
-        write_whole(self.folder.path / "selection.json", [json.dumps(record, indent=1) + "\n"])
+        write_whole(path, [json.dumps(record, indent=1) + "\n"])
         return tuple(name for name in self.spec.others if name in contenders)
 
     def _evaluate(self, stage: Stage, variants: Sequence[str], limit: int | None, *, dry_run: bool = False) -> Evaluation:
@@ -185,9 +190,34 @@ class _Session:
         suite = self.spec.suite(tuple(variants), items=self.folder.frozen("items.jsonl"), cases=self.folder.cases(stage))
         options = replace(self.options, limit=limit, budget_usd=budget, report=False)
         path = self.folder.path / stage
-        done = evaluate(suite, path, options, dry_run=dry_run, interactions=self._training)
+        try:
+            done = evaluate(suite, path, options, dry_run=dry_run, interactions=self._training)
+        except ConfigError as error:
+            if error.field.split(".")[0] != "rankers":
+                raise
+            field = error.field.replace("rankers", "variants", 1)  # as the experiment's file calls them
+            raise ConfigError(error.message, field=field, value=error.value, fix=error.fix) from error
         self.failures += done.failures
         return done
+
+
+def _rounds(spec: Spec, selection: SelectionOptions) -> tuple[Round, ...]:
+    """The rounds of the race, without those that would leave fewer than the finalists."""
+    contenders, least = len(spec.others), min(selection.least, selection.users)
+    budget = selection.budget or max(contenders * selection.users // 2, contenders * least)
+    try:
+        plan = schedule(contenders, budget, keep=selection.keep, least=least, users=selection.users)
+    except ConfigError as error:
+        raise ConfigError(error.message, field=f"selection.{error.field}", value=error.value, fix=error.fix) from error
+    return tuple(each for each in plan if each.contenders > selection.finalists)
+
+
+def _means(table: Measured, variants: Sequence[str], measure: str) -> dict[str, float]:
+    """Means over the users for whom the measure is defined with every variant, so that all are of the same ones."""
+    values = np.stack([table.per_user(name, measure) for name in variants])
+    defined = values[:, ~np.isnan(values).any(axis=0)]
+    means = defined.mean(axis=1) if defined.size else np.full(len(variants), np.nan)
+    return dict(zip(variants, means.tolist(), strict=True))
 
 
 def _spent(folder: ExperimentFolder, stage: Stage) -> float:

@@ -62,6 +62,9 @@ class SelectionOptions:
     def __post_init__(self) -> None:
         _at_least("selection.users", self.users, 2)
         _at_least("selection.finalists", self.finalists, 1)
+        _at_least("selection.least", self.least, 1)
+        if self.budget is not None:
+            _at_least("selection.budget", self.budget, 1)
         if not 0 < self.keep < 1:
             raise ConfigError("must be between 0 and 1", field="selection.keep", value=self.keep, fix="0.5 keeps one half")
 
@@ -171,6 +174,10 @@ class Spec:
                 raise ConfigError(
                     "must be between 0 and 1", field=name, value=getattr(self, name), fix="0.05 and 0.8 are usual"
                 )
+        if self.alpha >= 0.5:
+            raise ConfigError("must be below 0.5", field="alpha", value=self.alpha, fix="0.05 is usual")
+        if not 100 <= self.resamples <= 100_000:
+            raise ConfigError("must be from 100 to 100,000", field="resamples", value=self.resamples, fix="2000 will do")
         if self.effect is not None and not self.effect > 0:
             raise ConfigError("must be above 0", field="effect", value=self.effect, fix="the smallest difference that matters")
         if self.users is not None:

@@ -35,7 +35,8 @@ def reading(spec: Spec, table: Measured, variant: str, measure: Measure) -> Read
 
     The level is `alpha` divided by the number of variants (Bonferroni), so that all intervals hold at once.
     """
-    differences = table.per_user(variant, measure.name) - table.per_user(spec.base, measure.name)
+    ours, theirs = table.paired(variant, spec.base, measure.name)
+    differences = ours - theirs
     differences = differences[~np.isnan(differences)]
     compared = len(table.variants) - 1
     confidence = 1 - spec.alpha / compared
