@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-import time
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from llmrank.codec import canonical, dump_completion, load_completion
 from llmrank.errors import ConfigError
+from llmrank.sqlite import use_wal
 from llmrank.types import Completion
 
 BUSY_S = 10.0
@@ -183,7 +183,7 @@ def _open(path: Path) -> sqlite3.Connection:
 
 def _prepare(connection: sqlite3.Connection) -> None:
     """Makes the table in a new file; finds out now whether the file can be written and is what it should be."""
-    _use_wal(connection)
+    use_wal(connection, BUSY_S)
     # NORMAL: a crash of this process loses nothing, a power cut at most the last answers.
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("BEGIN IMMEDIATE")
@@ -192,16 +192,3 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("COMMIT")
     connection.execute("SELECT key, answer FROM answers LIMIT 0").close()
     connection.execute("SELECT model, tokens FROM windows LIMIT 0").close()
-
-
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switches to WAL. SQLite's own busy timeout does not cover a file that another process is just writing to or switching."""
-    give_up = time.monotonic() + BUSY_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL").close()
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
-                raise
-            time.sleep(0.02)

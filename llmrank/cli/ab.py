@@ -9,6 +9,7 @@ import typer
 
 from llmrank.cli.ab_online import read
 from llmrank.cli.assign import assign
+from llmrank.cli.ended import end_run
 from llmrank.cli.eval import ENGINES
 
 if TYPE_CHECKING:
@@ -61,12 +62,7 @@ def run(
     if done.findings is not None:
         _print(done.findings)
         typer.echo(f"report: {out / 'report.html'}")
-    if done.failures:
-        count = "1 ranking" if done.failures == 1 else f"{done.failures:,} rankings"
-        typer.echo(f"{count} failed; --retry-errors asks again", err=True)
-    if done.stopped:
-        typer.echo(f"not complete: {done.stopped}", err=True)
-    raise typer.Exit(1 if done.failures or done.stopped else 0)
+    end_run(done.failures, done.stopped)
 
 
 @ab_app.command()

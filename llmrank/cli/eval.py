@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from llmrank.cli.ended import end_run
 from llmrank.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,12 +67,7 @@ def run(
         return
     _results(Console(highlight=False), done.folder, done.summary)
     typer.echo(f"report: {out / 'report.html'}" if report else f"results: {out}")
-    if done.failures:
-        count = "1 ranking" if done.failures == 1 else f"{done.failures:,} rankings"
-        typer.echo(f"{count} failed; --retry-errors asks again", err=True)
-    if done.stopped:
-        typer.echo(f"not complete: {done.stopped}", err=True)
-    raise typer.Exit(1 if done.failures or done.stopped else 0)
+    end_run(done.failures, done.stopped)
 
 
 @eval_app.command()
@@ -115,10 +111,7 @@ def positions(
         for note in table.notes:
             shown.print(Text(note))
     typer.echo(f"written: {out / 'positions.md'}")
-    if found.failures:
-        count = "1 ranking" if found.failures == 1 else f"{found.failures:,} rankings"
-        typer.echo(f"{count} failed; --retry-errors asks again", err=True)
-    raise typer.Exit(1 if found.failures else 0)
+    end_run(found.failures)
 
 
 def _places(text: str) -> list[int]:

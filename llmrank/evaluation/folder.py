@@ -132,14 +132,27 @@ class RunFolder:
         return self._json("summary.json")
 
     def _json(self, name: str) -> dict[str, Any]:
-        path = self.path / name
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            fix = "name the folder of an evaluation run (llmrank eval run SUITE --out DIR)"
-            raise DatasetError(f"there is no {name}", field="run", value=str(self.path), fix=fix) from error
-        except (OSError, ValueError) as error:
-            raise DatasetError(f"{name} cannot be read ({error})", field="run", value=str(self.path), fix="check it") from error
-        if not isinstance(value, dict):
-            raise DatasetError(f"{name} is not a JSON object", field="run", value=str(self.path), fix="run it anew")
-        return value
+        return json_object(self.path, name, "run", "name the folder of an evaluation run (llmrank eval run SUITE --out DIR)")
+
+
+def json_object(folder: Path, name: str, field: str, fix: str) -> dict[str, Any]:
+    """The JSON object that a file of a folder holds.
+
+    Args:
+        folder: The folder.
+        name: The file's.
+        field: What messages call the folder.
+        fix: What to do if there is no such file.
+
+    Raises:
+        DatasetError: it is missing, cannot be read, or holds something else.
+    """
+    try:
+        value = json.loads((folder / name).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DatasetError(f"there is no {name}", field=field, value=str(folder), fix=fix) from error
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{name} cannot be read ({error})", field=field, value=str(folder), fix="check it") from error
+    if not isinstance(value, dict):
+        raise DatasetError(f"{name} is not a JSON object", field=field, value=str(folder), fix="run it anew")
+    return value

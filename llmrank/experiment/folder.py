@@ -15,7 +15,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any, Literal, TypeAlias
 
 from llmrank.errors import DatasetError
 from llmrank.evaluation.cases import read_cases
-from llmrank.evaluation.folder import RunFolder
+from llmrank.evaluation.folder import RunFolder, json_object
 from llmrank.experiment.spec import Spec, load_spec
 
 Stage: TypeAlias = Literal["development", "confirmation"]
@@ -78,16 +77,9 @@ class ExperimentFolder:
         Raises:
             DatasetError: there is no experiment here, or its manifest cannot be read.
         """
-        try:
-            value = json.loads(self.manifest_path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            fix = "name the folder of an experiment (llmrank ab run EXPERIMENT --out DIR)"
-            raise DatasetError("there is no experiment.json", field="experiment", value=str(self.path), fix=fix) from error
-        except (OSError, ValueError) as error:
-            raise DatasetError(
-                f"experiment.json cannot be read ({error})", field="experiment", value=str(self.path), fix="run it anew"
-            ) from error
-        if not isinstance(value, dict) or not isinstance(value.get("spec"), dict):
+        fix = "name the folder of an experiment (llmrank ab run EXPERIMENT --out DIR)"
+        value = json_object(self.path, self.manifest_path.name, "experiment", fix)
+        if not isinstance(value.get("spec"), dict):
             raise DatasetError("experiment.json is none", field="experiment", value=str(self.path), fix="run it anew")
         return value
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmrank.experiment.report.page import page
-from tests.integration.chromium import Tab, find_browser, tab
+from tests.integration.chromium import Tab, required_browser, tab
 from tests.unit.sample_findings import ALL
 
 PHONE, DESK = 360, 1200
@@ -17,10 +17,7 @@ PHONE, DESK = 360, 1200
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
     """A tab of a Chromium; without one on the PATH the tests are skipped."""
-    found = find_browser()
-    if found is None:
-        pytest.skip("no Chromium is on the PATH")
-    with tab(found, tmp_path_factory.mktemp("chromium")) as opened:
+    with tab(required_browser(), tmp_path_factory.mktemp("chromium")) as opened:
         yield opened
 
 

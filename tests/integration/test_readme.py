@@ -35,6 +35,28 @@ def section(heading: str) -> str:
     return re.split(rf"^#{{2,{level}}} ", README.split(f"\n{heading}\n", 1)[1], flags=re.MULTILINE)[0]
 
 
+def in_a_shell(commands: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Runs commands as a reader would, in a folder, with `.venv/bin` on the path; each of them ends well."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    run = subprocess.run(
+        ["sh", "-e", "-c", commands],
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return run
+
+
+@pytest.fixture
+def movielens() -> None:
+    """MovieLens 100K, which `make test` fetches; without it a test is skipped, which continuous integration refuses."""
+    if not (cache_dir() / "ml-100k" / "interactions.csv").exists():
+        pytest.skip("MovieLens 100K is not here: `make test` fetches it")
+
+
 @pytest.mark.local
 def test_the_python_blocks_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], weights: Path
@@ -71,23 +93,12 @@ def test_the_python_of_the_architecture_runs(weights: Path) -> None:
 
 
 @pytest.mark.local
-def test_the_experiment_runs(tmp_path: Path, weights: Path) -> None:
+def test_the_experiment_runs(tmp_path: Path, weights: Path, movielens: None) -> None:
     """Section 2 as a reader follows it: its file, then its commands in a shell; the report has a decision."""
-    if not (cache_dir() / "ml-100k" / "interactions.csv").exists():
-        pytest.skip("MovieLens 100K is not here: `make test` fetches it")
     comparing = section("### 2. Comparing prompts")
     (spec,), (commands,) = (blocks(language, comparing) for language in ("yaml", "sh"))
     (tmp_path / "experiment.yaml").write_text(spec, encoding="utf-8")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    run = subprocess.run(
-        ["sh", "-e", "-c", commands],
-        cwd=tmp_path,
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
+    run = in_a_shell(commands, tmp_path)
     assert "detectable difference" in run.stderr
     findings = json.loads((tmp_path / "ab" / "details" / "findings.json").read_text(encoding="utf-8"))
     assert findings["users"] == 4
@@ -96,25 +107,14 @@ def test_the_experiment_runs(tmp_path: Path, weights: Path) -> None:
 
 
 @pytest.mark.local
-def test_the_offline_runs_run(tmp_path: Path, weights: Path) -> None:
+def test_the_offline_runs_run(tmp_path: Path, weights: Path, movielens: None) -> None:
     """Section 3 as a reader follows it: its two files, then its commands in a shell; each ends well, each case is ranked."""
-    if not (cache_dir() / "ml-100k" / "interactions.csv").exists():
-        pytest.skip("MovieLens 100K is not here: `make test` fetches it")
     offline = section("### 3. Offline runs")
     (suite, config), (cases,), commands = (blocks(language, offline) for language in ("yaml", "json", "sh"))
     (tmp_path / "suite.yaml").write_text(suite, encoding="utf-8")
     (tmp_path / "ranker.yaml").write_text(config, encoding="utf-8")
     (tmp_path / "cases.jsonl").write_text(cases, encoding="utf-8")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    run = subprocess.run(
-        ["sh", "-e", "-c", "".join(commands)],
-        cwd=tmp_path,
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
+    run = in_a_shell("".join(commands), tmp_path)
     assert "3 requests, forecast from 3" in run.stderr
     summary = json.loads((tmp_path / "runs" / "first" / "summary.json").read_text(encoding="utf-8"))
     assert {name: ranker["status"]["ok"] for name, ranker in summary["rankers"].items()} == {"popularity": 3, "model": 3}
@@ -163,16 +163,7 @@ def test_what_others_chose_is_trained_and_weighed(tmp_path: Path) -> None:
     (tmp_path / "items.jsonl").write_text("\n".join(items), encoding="utf-8")
     service = section("### 1. In a service")
     (commands,) = blocks("sh", service)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    run = subprocess.run(
-        ["sh", "-e", "-c", commands],
-        cwd=tmp_path,
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
+    in_a_shell(commands, tmp_path)
     *_, block = blocks("yaml", service)
     config = yaml.safe_load(block)
     for retriever in config["retrievers"].values():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,8 @@ import pytest
 
 from llmrank.evaluation.measures.summary import write_summary
 from llmrank.evaluation.report import write_report
+from tests.integration.chromium import QUIET, TIMEOUT_S, required_browser
 from tests.unit.sample_run import SCRIPT, write_sample_run
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-TIMEOUT_S = 120
 
 
 @dataclass(frozen=True)
@@ -32,10 +29,7 @@ class Visit:
 @pytest.fixture(scope="module")
 def browser() -> str:
     """A Chromium on the PATH; without one the test is skipped."""
-    for name in BROWSERS:
-        if found := shutil.which(name):
-            return found
-    pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is on the PATH")
+    return required_browser()
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +47,7 @@ def visit(browser: str, page: Path, scratch: Path) -> Visit:
     done = subprocess.run(
         [
             browser,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--host-resolver-rules=MAP * ~NOTFOUND",  # what the browser itself would ask for stays on this machine
+            *QUIET,
             "--enable-logging=stderr",
             f"--user-data-dir={scratch / 'profile'}",
             f"--log-net-log={log}",

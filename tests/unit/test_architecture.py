@@ -28,6 +28,7 @@ LAYERS = [
         "prompt_kinds",
         "assets",
         "files",
+        "sqlite",
         "jsonl",
         "interactions",
         "strict_yaml",

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmrank.errors import ConfigError
 from llmrank.evaluation.measures.estimate import number
 from llmrank.evaluation.measures.measure import Measure
 from llmrank.evaluation.measures.statistics import Difference
@@ -20,7 +19,7 @@ from llmrank.evaluation.report.parts import Row as TableRow
 from llmrank.evaluation.report.terminal import terminal_table
 from llmrank.evaluation.report.values import heading, label, signed, value_text
 from llmrank.evaluation.report.visible import visible
-from llmrank.files import write_whole
+from llmrank.evaluation.report.writing import write_by_ending
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -220,18 +219,12 @@ class Comparison:
         Raises:
             ConfigError: another ending, or a place that cannot be written to.
         """
-        path = Path(path)
         forms: dict[str, Callable[[], str]] = {
             ".html": self.html,
             ".md": self.table_markdown,
             ".json": lambda: json.dumps(self.as_dict(), indent=2) + "\n",
         }
-        if path.suffix.lower() not in forms:
-            raise ConfigError("unknown ending", field="out", value=str(path), fix=f"use one of: {', '.join(forms)}")
-        try:
-            write_whole(path, [forms[path.suffix.lower()]()])
-        except OSError as error:
-            raise ConfigError(f"cannot be written ({error.strerror})", field="out", value=str(path), fix="check it") from error
+        write_by_ending(path, forms)
 
     @property
     def _base(self) -> str:

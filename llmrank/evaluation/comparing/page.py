@@ -18,6 +18,7 @@ import jinja2
 from llmrank.evaluation.measures.measure import Measure
 from llmrank.evaluation.measures.statistics import Difference
 from llmrank.evaluation.report.numbers import day
+from llmrank.evaluation.report.scale import Axis, axis_over
 from llmrank.evaluation.report.values import label, scaled
 from llmrank.evaluation.report.visible import visible
 
@@ -47,27 +48,6 @@ class Bar:
     mean: float | None
     side: Literal["higher", "lower", "unclear"]
     words: str
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """The scale that the bars of one table share: from `first` to `last`, with `step` between its ticks."""
-
-    first: float
-    last: float
-    step: float
-
-    @property
-    def ticks(self) -> list[tuple[float, str]]:
-        """Where the ticks are, in pixels, and what they say."""
-        count = round((self.last - self.first) / self.step)
-        values = [self.first + place * self.step for place in range(count + 1)]
-        decimals = max(0, -math.floor(math.log10(self.step)))
-        return [(self.at(value), _tick(value, decimals)) for value in values]
-
-    def at(self, value: float) -> float:
-        """The place of a value, in pixels."""
-        return round(MARGIN + (WIDTH - 2 * MARGIN) * (value - self.first) / (self.last - self.first), 2)
 
 
 def page(comparison: Comparison) -> str:
@@ -102,17 +82,12 @@ def page(comparison: Comparison) -> str:
 
 def _axis(rows: Sequence[Row]) -> Axis:
     """A scale with 0 and all intervals on it, and with few, round ticks."""
-    values = [0.0]
+    values: list[float] = []
     for row in rows:
         if row.difference is not None:
             ends = (row.difference.low, row.difference.mean, row.difference.high)
-            values += [scaled(row.measure, end) for end in ends if not math.isnan(end)]
-    span = max(values) - min(values) or 1.0
-    rough = span / 4
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
-    first, last = math.floor(min(values) / step) * step, math.ceil(max(values) / step) * step
-    return Axis(first, last if last > first else first + step, step)
+            values += [scaled(row.measure, end) for end in ends]
+    return axis_over(values, length=WIDTH, margin=MARGIN)
 
 
 def _bar(measure: Measure, difference: Difference, axis: Axis) -> Bar:
@@ -128,8 +103,3 @@ def _bar(measure: Measure, difference: Difference, axis: Axis) -> Bar:
     known = not math.isnan(difference.low)
     text = words[side] if known else "There is no interval."
     return Bar(at(difference.low), at(difference.high), at(difference.mean), side, text)
-
-
-def _tick(value: float, decimals: int) -> str:
-    text = f"{abs(value):,.{decimals}f}"
-    return text if not text.strip("0.,") else ("+" if value > 0 else "−") + text

@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from llmrank.errors import ConfigError
+from llmrank.evaluation.report.writing import write_by_ending
 from llmrank.experiment.online.effects import MetricEffect
 from llmrank.experiment.online.preferences import Interleaving
 from llmrank.experiment.online.reading_options import MetricOptions, ReadingOptions
-from llmrank.files import write_whole
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -136,17 +135,11 @@ class OnlineReading:
         Raises:
             ConfigError: another ending, or a place that cannot be written to.
         """
-        path = Path(path)
         forms: dict[str, Callable[[], str]] = {
             ".md": self.markdown,
             ".json": lambda: json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n",
         }
-        if path.suffix.lower() not in forms:
-            raise ConfigError("unknown ending", field="out", value=str(path), fix=f"use one of: {', '.join(forms)}")
-        try:
-            write_whole(path, [forms[path.suffix.lower()]()])
-        except OSError as error:
-            raise ConfigError(f"cannot be written ({error.strerror})", field="out", value=str(path), fix="check it") from error
+        write_by_ending(path, forms)
 
 
 def finite(value: float) -> float | None:

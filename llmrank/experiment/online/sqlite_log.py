@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +16,7 @@ from llmrank.codec import canonical
 from llmrank.errors import ConfigError, DatasetError, InputError
 from llmrank.experiment.online.event import Event
 from llmrank.experiment.online.events import EventLog
+from llmrank.sqlite import use_wal
 
 SCHEMA: Final = 1
 """Raised when the tables change."""
@@ -124,7 +124,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
     """Makes the tables in a new file; checks those of another."""
     if not _is_empty(connection):
         _check(connection)  # first of all: nothing in a database of something else is to be changed
-    _use_wal(connection)
+    use_wal(connection, BUSY_S)
     connection.execute("PRAGMA synchronous = NORMAL").close()
     connection.execute("BEGIN IMMEDIATE")  # one of several processes that begin the log makes the tables
     try:
@@ -163,16 +163,3 @@ def _check(connection: sqlite3.Connection) -> None:
         raise DatasetError("is a database of something else, not an event log", field="log")
     if version != SCHEMA:
         raise DatasetError(f"has the tables of version {version}; this llmrank knows version {SCHEMA}", field="log")
-
-
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switches to WAL. SQLite's own busy timeout does not cover a file that another process is just switching."""
-    give_up = time.monotonic() + BUSY_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL").close()
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
-                raise
-            time.sleep(0.02)

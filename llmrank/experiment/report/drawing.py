@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from llmrank.evaluation.measures.measure import Measure
 from llmrank.evaluation.measures.statistics import Difference
+from llmrank.evaluation.report.scale import Axis, axis_over
 from llmrank.evaluation.report.values import label, scaled, signed
 from llmrank.evaluation.report.visible import visible
 from llmrank.experiment.findings import Effect, Guardrail
@@ -21,28 +22,6 @@ _SIDE = 6.0
 
 _BEFORE, _AFTER = -1.0, 2.0
 """The ends of a guardrail's scale, in margins; what lies beyond is drawn at the end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """A scale from `first` to `last`, in the unit that people read, with `step` between its ticks."""
-
-    first: float
-    last: float
-    step: float
-
-    @property
-    def ticks(self) -> list[tuple[float, str]]:
-        """Where the ticks are, and what they say."""
-        decimals = max(0, -math.floor(math.log10(self.step) + 1e-9))
-        count = round((self.last - self.first) / self.step)
-        return [
-            (self.at(value), _tick(value, decimals)) for value in (self.first + place * self.step for place in range(count + 1))
-        ]
-
-    def at(self, value: float) -> float:
-        """The place of a value."""
-        return round(_SIDE + (100 - 2 * _SIDE) * (value - self.first) / (self.last - self.first), 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +62,11 @@ class Gauge:
 
 def axis(effects: Iterable[Effect], more: Sequence[float] = ()) -> Axis:
     """A scale with 0, all intervals and `more` on it, and with few, round ticks. All effects are of one unit."""
-    values = [0.0]
+    values: list[float] = []
     for effect in effects:
         difference = effect.difference
         values += [scaled(effect.measure, end) for end in (difference.low, difference.mean, difference.high, *more)]
-    known = [value for value in values if math.isfinite(value)]
-    rough = (max(known) - min(known) or 1.0) / 4
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
-    first, last = (math.floor(min(known) / step + 1e-9) * step, math.ceil(max(known) / step - 1e-9) * step)
-    return Axis(first, last if last > first else first + step, step)
+    return axis_over(values, length=100, margin=_SIDE)
 
 
 def mark(effect: Effect, on: Axis) -> Mark:
@@ -129,7 +103,7 @@ def gauge(guardrail: Guardrail) -> Gauge:
     unit = abs(result.margin) or max(abs(result.bound), abs(result.difference)) or 1.0
     if not math.isfinite(unit):
         unit = 1.0
-    scale = Axis(_BEFORE, _AFTER, 1.0)
+    scale = Axis(_BEFORE, _AFTER, 1.0, 100, _SIDE)
 
     def at(value: float) -> float | None:
         return scale.at(min(_AFTER, max(_BEFORE, sign * value / unit))) if not math.isnan(value) else None
@@ -141,8 +115,3 @@ def gauge(guardrail: Guardrail) -> Gauge:
     beyond = sign * result.bound / unit > _AFTER
     margin = scale.at(1.0 if result.margin else 0.0)
     return Gauge(scale.at(0.0), margin, at(result.difference), at(result.bound), beyond, words)
-
-
-def _tick(value: float, decimals: int) -> str:
-    text = f"{abs(value):,.{decimals}f}"
-    return text if not text.strip("0.,") else ("+" if value > 0 else "−") + text

@@ -16,13 +16,14 @@ from markupsafe import Markup
 
 from llmrank.evaluation.report.numbers import day
 from llmrank.evaluation.report.parts import Row, Table
+from llmrank.evaluation.report.scale import Axis
 from llmrank.evaluation.report.values import label, scaled
 from llmrank.evaluation.report.visible import visible
 from llmrank.experiment.findings import Effect, Findings, PromptText
 from llmrank.experiment.report import tables, variance
 from llmrank.experiment.report.cases import case_views, in_view
 from llmrank.experiment.report.diff import Stretch, aligned, stretches
-from llmrank.experiment.report.drawing import Axis, Gauge, Mark, axis, gauge, mark
+from llmrank.experiment.report.drawing import Gauge, Mark, axis, gauge, mark
 from llmrank.experiment.report.words import (
     OUTCOMES,
     READINGS,

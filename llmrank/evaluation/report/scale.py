@@ -1,0 +1,56 @@
+"""Values that are to be drawn go in, a scale with few, round ticks comes out, and the place of each value on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A scale from `first` to `last`, in the unit that people read, with `step` between its ticks.
+
+    Attributes:
+        first, last, step: In the values' unit.
+        length: How long the drawing is, in the unit of places: pixels, or percent.
+        margin: What stays free at either side, so that the figures below the outer ticks have room.
+    """
+
+    first: float
+    last: float
+    step: float
+    length: float
+    margin: float
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        """Where the ticks are, and what they say."""
+        decimals = max(0, -math.floor(math.log10(self.step) + 1e-9))
+        count = round((self.last - self.first) / self.step)
+        values = (self.first + place * self.step for place in range(count + 1))
+        return [(self.at(value), _tick(value, decimals)) for value in values]
+
+    def at(self, value: float) -> float:
+        """The place of a value."""
+        return round(self.margin + (self.length - 2 * self.margin) * (value - self.first) / (self.last - self.first), 2)
+
+
+def axis_over(values: Iterable[float], *, length: float, margin: float) -> Axis:
+    """A scale with 0 and all values that are finite on it.
+
+    Args:
+        values: In the unit that people read.
+        length, margin: Of the drawing.
+    """
+    known = [0.0, *(value for value in values if math.isfinite(value))]
+    rough = (max(known) - min(known) or 1.0) / 4
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    first, last = (math.floor(min(known) / step + 1e-9) * step, math.ceil(max(known) / step - 1e-9) * step)
+    return Axis(first, last if last > first else first + step, step, length, margin)
+
+
+def _tick(value: float, decimals: int) -> str:
+    text = f"{abs(value):,.{decimals}f}"
+    return text if not text.strip("0.,") else ("+" if value > 0 else "−") + text
