@@ -195,7 +195,7 @@ def test_a_truncated_answer_ranks_a_prefix(data: st.DataObject, count: int) -> N
 def real_titles() -> list[str]:
     """The titles of the games catalogue, or a skip."""
     if not GAMES.is_file():
-        pytest.skip("the games data (../shared/data/games/items.jsonl) is not on this machine")
+        pytest.skip("the games data is not on this machine (../shared/data/games/items.jsonl)")
     return [json.loads(line)["title"] for line in GAMES.read_text(encoding="utf-8").splitlines()]
 
 

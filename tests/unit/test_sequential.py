@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llmrank.errors import ConfigError, InputError
@@ -50,6 +50,7 @@ def test_ten_hits_of_ten_are_worth_what_a_hand_reckons() -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(SHARES, st.floats(0, 1), st.floats(0.5, 0.99))
+@example([0.0], 5e-324, 0.5)  # a mean so near to 0 that its inverse is no number
 def test_bets_are_those_of_the_paper(values: list[float], mean: float, confidence: float) -> None:
     """p is 2 / the most that either gambler ever had, and the interval leaves out a mean exactly when p says so."""
     most = max(max(stakes(values[:stop], mean, 1 - confidence)) for stop in range(1, len(values) + 1))

@@ -190,7 +190,7 @@ def bounded_p_values(
 
 def _gains(values: Floats, bets: Floats, means: Floats) -> tuple[Floats, Floats]:
     """The logarithms of what one play multiplies the money on "higher" and on "lower" by."""
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         up = np.minimum(bets, MOST / means)
         down = np.minimum(bets, MOST / (1 - means))
     away = values - means
