@@ -13,6 +13,12 @@ the same places, and nothing else. Each content-free text gives one such questio
 sum of 1 in each answer and averaged over the answers. From then on, each answer of that form that the inner strategy gets has
 this prior divided out.
 
+A list of "N/A" twenty times is no list that a model was made for, and what it prefers there is not all that it prefers among
+titles. So the texts can be titles of the domain, and be mixed: each question shows other ones in another order (Fei et al.,
+"Mitigating Label Biases for In-context Learning", ACL 2023, arXiv:2305.19148, take random words of the domain; Zhou et al.,
+"Batch Calibration", ICLR 2024, arXiv:2309.17249, the questions of a batch themselves). What one title would change is then
+averaged out over the questions, and what the place changes stays.
+
 This needs the probabilities of labels. An order that a model writes for content-free items is mostly the order shown, and does
 not tell how little it takes to change that: with rank scores less such ranks, a model that never errs fell from NDCG 1 to 0.6
 (20 candidates, one of them relevant). So strategies that read texts are refused.
@@ -32,13 +38,14 @@ from typing import Literal, TypeAlias
 from llmrank.budget import Budget
 from llmrank.errors import BackendError, ConfigError
 from llmrank.protocols import Flow
-from llmrank.sanitize import EMPTY, clean_text
 from llmrank.strategies.built import BuiltStrategy
 from llmrank.strategies.calls import Calls
 from llmrank.strategies.choice import known_logprobs
+from llmrank.strategies.content_free import STAND_IN, ContentFree, has_wish, phrases_shown
+from llmrank.strategies.lists import require_at_least
 from llmrank.strategies.self_consistency import SelfConsistency
 from llmrank.template import Template
-from llmrank.types import Capability, Completion, Event, Item, Prompt, Ranking, ResolvedRequest, Wish
+from llmrank.types import Capability, Completion, Prompt, Ranking, ResolvedRequest
 
 Form: TypeAlias = tuple[tuple[str, ...], int, str]
 """What prompts of one prior have in common: labels, number of candidates, fingerprint of the template."""
@@ -54,16 +61,21 @@ class CalibratedOptions:
 
     Attributes:
         weight: How much of the prior is taken off: 0 nothing, 1 all of it.
-        content_free: A template of the kind ``text``: one content-free text a line.
+        content_free: A template of the kind ``text``: one content-free text a line; with `mix` also titles
+            of the domain, such as ``calibration/movies``.
+        mix: In how many questions the texts are shown, many of them in each, shuffled; 0 for one question a text, which shows
+            that text alone.
         history: What stands before the content-free items: a ``content-free`` history, the same for every user, or that of the
             ``user``, which has to be asked anew for each.
     """
 
     weight: float = 1.0
     content_free: str = "calibration/content-free"
+    mix: int = 0
     history: Literal["content-free", "user"] = "content-free"
 
     def __post_init__(self) -> None:
+        require_at_least(self, mix=0)
         if not 0.0 <= self.weight <= 1.0:
             raise ConfigError("must be from 0 to 1", field="strategy.weight", value=self.weight, fix="1 takes all of it off")
         if self.history not in ("content-free", "user"):
@@ -109,7 +121,7 @@ class Calibrated:
         if _is_calibrated(inner):
             raise ConfigError("is calibrated already", field="strategy.of", value=inner.name, fix="wrap it once")
         self._template = template
-        self._texts = _content_free(template)
+        self._content_free = ContentFree(template, self._options.mix)
         # They are the same for all requests of one shape, and to write them takes three times as long as to write the question.
         self._kept = lru_cache(maxsize=MOST_SHAPES)(self._measuring)
 
@@ -132,7 +144,7 @@ class Calibrated:
             RequestError: the inner strategy refuses so many candidates.
         """
         inner = self.inner.calls(count, top_k)
-        return inner + Calls(min(1, inner.least), min(inner.most, count)) * len(self._texts)
+        return inner + Calls(min(1, inner.least), min(inner.most, count)) * len(self._content_free)
 
     def flow(self, request: ResolvedRequest, budget: Budget) -> Flow:
         """The inner flow; the questions that measure a prior go out with the first prompt that it is for.
@@ -171,15 +183,16 @@ class Calibrated:
         return found
 
     def _measuring(self, shape: _Shape) -> tuple[Prompt, ...]:
-        """The questions about content-free items that measure the prior of a form: one a text, none if there is no such."""
-        questions = (self._question(shape, text) for text in self._texts)
+        """The questions about content-free items that measure the prior of a form; none if there is no such."""
+        questions = (self._question(shape, number) for number in range(len(self._content_free)))
         return tuple(question for question in questions if question is not None)
 
-    def _question(self, shape: _Shape, text: str) -> Prompt | None:
+    def _question(self, shape: _Shape, number: int) -> Prompt | None:
         """The first question of this form that the inner strategy asks about content-free items, if there is one."""
         # About a list of so many alone it may ask another question than about so many of a longer list: then the whole list.
         for count in (shape.form[1], shape.candidates):
-            request = self._without_content(shape.request, count, text)
+            alone = self._options.history == "content-free"
+            request = self._content_free.request(number, shape.request, count, history=alone)
             flow = self.inner.flow(request, shape.budget)
             try:
                 step: Sequence[Prompt] = next(flow, ())
@@ -190,20 +203,9 @@ class Calibrated:
                     return self._marked(question)
         return None
 
-    def _without_content(self, request: ResolvedRequest, count: int, text: str) -> ResolvedRequest:
-        """The request with a content-free text in place of all that tells something, and `count` candidates."""
-        candidates = tuple(Item(str(number), text) for number in range(count))
-        if self._options.history == "user":
-            return replace(request, candidates=candidates)
-        history = (Event(Item(_STAND_IN, text)),) * len(request.history)
-        query = text if _has_wish(request) else None
-        wishes, dislikes = _phrases_shown(request)
-        wish = Wish(text, wishes=(text,) * wishes, dislikes=(text,) * dislikes) if wishes or dislikes else None
-        return ResolvedRequest(history, candidates, query, top_k=request.top_k, wish=wish)
-
     def _marked(self, prompt: Prompt) -> Prompt:
         """A question about content-free items: it holds no item's id, and is the same for every request."""
-        ids = tuple(f"{_STAND_IN}-{number}" for number, _ in enumerate(prompt.item_ids, start=1))
+        ids = tuple(f"{STAND_IN}-{number}" for number, _ in enumerate(prompt.item_ids, start=1))
         return replace(prompt, item_ids=ids, shared=self._options.history == "content-free")
 
     def _named(self, ranking: Ranking, repairs: Iterable[str], notes: Iterable[str]) -> Ranking:
@@ -235,8 +237,8 @@ class _Shape:
     @classmethod
     def of(cls, form: Form, request: ResolvedRequest, budget: Budget) -> _Shape:
         """The shape of the questions that a request has asked for a form."""
-        sizes = len(request.candidates), len(request.history), _has_wish(request)
-        phrases = _phrases_shown(request)
+        sizes = len(request.candidates), len(request.history), has_wish(request)
+        phrases = phrases_shown(request)
         return cls(form, *sizes, phrases, request.top_k, budget.window, budget.counter.name, request, budget)
 
 
@@ -311,9 +313,6 @@ class _Priors:
         return f"the prior is not taken off{since}: {why}"
 
 
-_STAND_IN = "content-free"
-"""The id of what is no item; with a number where there are several."""
-
 _LEAST = 1e-300
 """In place of a probability that is too small for a float."""
 
@@ -327,42 +326,8 @@ def _is_calibrated(strategy: BuiltStrategy) -> bool:
     return isinstance(strategy, Calibrated)
 
 
-def _content_free(template: Template) -> tuple[str, ...]:
-    """The template's lines.
-
-    Raises:
-        ConfigError: it is a chat, or has no line with text.
-        TemplateError: it does not render.
-    """
-    rendered = template.render({}) if template.kind == "text" else ""
-    lines = tuple(dict.fromkeys(line.strip() for line in str(rendered).splitlines() if clean_text(line) != EMPTY))
-    if not lines:
-        raise ConfigError(
-            "has no content-free text" if template.kind == "text" else "is a chat",
-            field="strategy.content_free",
-            value=template.name,
-            fix="use calibration/content-free, or another template with a `text` block, one text a line",
-        )
-    return lines
-
-
 def _form(prompt: Prompt) -> Form:
     return prompt.labels, len(prompt.item_ids), prompt.fingerprint
-
-
-def _has_wish(request: ResolvedRequest) -> bool:
-    """Whether a prompt shows a wish."""
-    return request.query is not None and clean_text(request.query) != EMPTY
-
-
-def _phrases_shown(request: ResolvedRequest) -> tuple[int, int]:
-    """How many phrases of what is wanted, and of what is not, a prompt shows."""
-    if request.wish is None:
-        return 0, 0
-    wishes, dislikes = (
-        sum(clean_text(phrase) != EMPTY for phrase in phrases) for phrases in (request.wish.wishes, request.wish.dislikes)
-    )
-    return wishes, dislikes
 
 
 def _log_sum(values: Sequence[float]) -> float:

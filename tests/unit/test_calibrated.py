@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -178,6 +179,75 @@ def test_priors_are_the_same_for_other_users() -> None:
     assert (
         asked(calibrated(SINGLE), request(others, history=40))[1:] == asked(calibrated(SINGLE), request(others, history=20))[1:]
     )
+
+
+def test_mixed_texts_stand_together_in_another_order_in_each_question() -> None:
+    """With `mix` each question shows as many different titles as there are items and events, and the same ones to all users."""
+    strategy = calibrated(SINGLE, content_free="calibration/movies", mix=4)
+    question, *priors = asked(strategy, request(catalogue([1.0, 2.0, 3.0])))
+    titles = str(Templates().get("calibration/movies").render({})).splitlines()
+    assert [prompt.shared for prompt in priors] == [True] * 4
+    seen = set()
+    for prompt in priors:
+        candidates = tuple(shown(prompt).values())
+        events = tuple(line[2:] for line in words(prompt).splitlines() if line.startswith("- "))
+        assert (len(candidates), len(events)) == (3, 2)
+        assert len({*candidates, *events}) == 5
+        assert {*candidates, *events} <= set(titles)
+        assert len(words(prompt).splitlines()) == len(words(question).splitlines())
+        seen.add(candidates + events)
+    assert len(seen) == 4
+    assert (
+        asked(calibrated(SINGLE, content_free="calibration/movies", mix=4), request(catalogue([7.0, 8.0, 9.0])))[1:] == priors
+    )
+    assert asked(strategy, request(catalogue([1.0, 2.0, 3.0]), query="calm"))[1:] != priors
+
+
+@given(st.integers(10, 60), st.integers(10, 60))
+def test_mixed_questions_do_not_hang_on_how_long_a_history_is(first: int, second: int) -> None:
+    """Users with more events than a prompt shows have the same questions, so that they are asked once."""
+    strategy = build_strategy(
+        {"kind": "calibrated", "of": dict(SINGLE), "content_free": "calibration/games", "mix": 2}, {"history": 10}
+    )
+    items = catalogue([1.0, 2.0])
+    assert asked(strategy, request(items, history=first))[1:] == asked(strategy, request(items, history=second))[1:]
+
+
+def test_fewer_texts_than_are_shown_come_round_again(tmp_path: Path) -> None:
+    """Two texts in a list of five stand in turn; one text alone cannot be mixed, and none and a negative number are refused."""
+    folder = tmp_path / "calibration"
+    folder.mkdir()
+    (folder / "two.jinja").write_text("{% block text %}\nOne\nTwo\n{% endblock %}")
+    (folder / "one.jinja").write_text("{% block text %}\nOne\n{% endblock %}")
+
+    def mixed(name: str, mix: int) -> BuiltStrategy:
+        return build_strategy(
+            {"kind": "calibrated", "of": dict(SINGLE), "content_free": f"calibration/{name}", "mix": mix},
+            {"directories": [str(tmp_path)]},
+        )
+
+    prior = asked(mixed("two", 1), request(catalogue([1.0, 2.0, 3.0, 4.0, 5.0])))[1]
+    places = "".join(text[0] for text in shown(prior).values())
+    assert places in ("OTOTO", "TOTOT")
+    with pytest.raises(ConfigError, match=r"strategy\.mix.*one text alone"):
+        mixed("one", 1)
+    with pytest.raises(ConfigError, match=r"strategy\.mix.*at least 0"):
+        mixed("two", -1)
+
+
+def test_a_bent_that_lists_of_one_text_hide_is_taken_off_by_mixed_ones() -> None:
+    """A model that leans to a place only where titles differ is not calibrated by one text everywhere, but by mixed ones."""
+
+    def leaning(prompt: Prompt) -> Completion:
+        texts = shown(prompt)
+        bias = {"A": 2.0} if len(set(texts.values())) > 1 else {}
+        return bent(bias)(prompt)  # type: ignore[return-value]  # `bent` gives no errors
+
+    items = catalogue([0.0, 1.0])
+    assert ask(calibrated(SINGLE), request(items), leaning).item_ids == ["id000", "id001"]
+    mixed = calibrated(SINGLE, content_free="calibration/movies", mix=3)
+    assert ask(mixed, request(items), leaning).item_ids == ["id001", "id000"]
+    assert mixed.calls(2).most == 1 + 3
 
 
 def test_the_users_own_history_may_stand_before_them() -> None:
