@@ -63,23 +63,23 @@ def embedder_for(made_with: Mapping[str, Any], own: Mapping[str, Any] | None, wh
         where: What that section is called, for messages.
 
     Returns:
-        `own` if it makes the same vectors, else the folder's own if that asks nobody.
+        `own`, or without one the folder's own if that asks nobody.
 
     Raises:
-        ConfigError: the folder needs a server or a file and `own` names none, or one of other vectors.
+        ConfigError: the folder needs a server or a file and `own` names none, or `own` makes other vectors.
     """
     wanted = vectors_of(made_with, where)
-    if own is not None and vectors_of(own, where) == wanted:
+    if own is not None:
+        if vectors_of(own, where) != wanted:
+            raise other_vectors(made_with, own, where)
         return dict(own)
-    if wanted["kind"] == ALONE:
-        return wanted
-    if own is None:
+    if wanted["kind"] != ALONE:
         raise ConfigError(
             f"is missing: the folder was made with {json.dumps(wanted)}, and whom to ask for such vectors is yours to say",
             field=where,
             fix=f"name it, with {_PLACES[wanted['kind']]} of yours (docs/configuration.md, prefilter.embedder)",
         )
-    raise other_vectors(made_with, own, where)
+    return wanted
 
 
 def other_vectors(made_with: Mapping[str, Any], own: Mapping[str, Any], where: str) -> ConfigError:

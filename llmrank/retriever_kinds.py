@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmrank.embedder_kinds import embedder_for, other_vectors
+from llmrank.embedder_kinds import asks_others, embedder_for, other_vectors, vectors_of
 from llmrank.errors import ConfigError
 from llmrank.fusion import PARTS
 from llmrank.fusion_kinds import RESERVED as FUSION_KEYS
@@ -134,9 +134,11 @@ def _learned(
         if inner.get("kind") != "embedding":
             return build_retriever(part, inner, catalog_items, embedder=embedder, where=f"{where}.{part}")
         made_with = mapping_of(inner.get("embedder"), f"{where}.{part}.embedder")
-        section = embedder_for(made_with, own, place)
+        fits = own is not None and vectors_of(own, place) == vectors_of(made_with, place)
+        # Beside a server for some parts, others may go by static vectors.
+        section = embedder_for(made_with, own if fits or asks_others(made_with, place) else None, place)
         inner = {**inner, "embedder": section}
-        if section != own:
+        if not fits:
             unlike.append(made_with)
             return build_retriever(part, inner, catalog_items, embedder=embedder, where=f"{where}.{part}")
         alike += 1

@@ -61,10 +61,9 @@ def test_the_users_own_section_is_built() -> None:
 
 
 def test_of_a_folders_own_only_static_vectors_are_built() -> None:
-    """Without its `store`, which would be written to, whatever else the user names."""
+    """Without its `store`, which would be written to."""
     theirs = {"kind": "wordllama", "dimension": 64, "store": "/theirs"}
     assert embedder_for(theirs, None, "embedder") == {"kind": "wordllama", "dimension": 64}
-    assert embedder_for(theirs, OWN, "embedder") == {"kind": "wordllama", "dimension": 64}
 
 
 @pytest.mark.parametrize(
@@ -78,6 +77,7 @@ def test_of_a_folders_own_only_static_vectors_are_built() -> None:
             r"embedder\.model: is not what the folder was made with \(got 'n'\); write model: .m.",
         ),
         (SERVER, OWN | {"dimensions": 8}, r"embedder\.dimensions: is not what .* \(got 8\); leave it out"),
+        ({}, OWN, r"embedder\.kind: is not what .* \(got 'openai'\); write kind: .wordllama."),
         (SERVER, {"kind": "wordllama"}, r"embedder\.kind: is not what .* \(got 'wordllama'\); write kind: \"openai\""),
     ],
 )
