@@ -121,12 +121,15 @@ def test_the_command_takes_the_embedder_of_a_run(
 def test_an_experiments_folder_names_no_server_that_is_asked(
     tmp_path: Path, data: Path, running: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The experiment's own file does, whenever it goes on."""
+    """Nor does it keep the password that stood in the server's address: only the experiment's own file has it."""
     spec = an_experiment(data, running)
+    spec["embedder"]["base_url"] = running.url.replace("http://", "http://me:pa55word@")
     done = run_experiment(spec, tmp_path / "ab", RunOptions(report=False))
     assert done.failures == 0
     assert running.requests
     running.requests.clear()
+    for path in done.folder.path.rglob("*"):
+        assert not path.is_file() or b"pa55word" not in path.read_bytes(), path
     with pytest.raises(ConfigError, match=r'^embedder: is missing: .*"model": "m"'):
         analyse(done.folder)
     assert not running.requests
