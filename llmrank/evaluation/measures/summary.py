@@ -160,9 +160,10 @@ def _shortfalls(rankers: Mapping[str, Mapping[str, Any]], planned: int) -> list[
 
 
 def _fitted(manifest: Mapping[str, Any]) -> list[str]:
-    """A sentence for each ranker whose fusion was fitted on cases of this run."""
+    """A sentence for each ranker whose fusion was fitted on users of this run."""
     return [
-        f"the fusion of {name} was fitted on {count:,} of the {manifest['cases']:,} cases: for these, it is no test of it"
+        f"the fusion of {name} was fitted on the users of {count:,} of the {manifest['cases']:,} cases: "
+        "for these, it is no test of it"
         for name, count in manifest.get("fitted_on", {}).items()
     ]
 

@@ -136,7 +136,7 @@ def prepare(
 
 
 def _fitted_on(suite: Suite, folder: RunFolder) -> dict[str, Any]:
-    """For each ranker whose fusion was fitted on cases of this run, on how many."""
+    """For each ranker whose fusion was fitted on users of this run, of how many of its cases."""
     return {"fitted_on": fitted_on(suite.rankers, folder.cases())}
 
 
