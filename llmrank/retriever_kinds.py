@@ -6,7 +6,7 @@
       crowd:   {kind: item-knn, path: crowd.npz}                    # what `llmrank train item-knn` wrote
       similar: {kind: embedding, fields: [title, genres], embedder: {kind: wordllama}}
       saved:   {kind: lists, path: lists.jsonl}                     # the users' own lists
-      all:     {kind: learned, path: learned, embedder: {kind: openai, model: NAME}}    # embedder: if its parts ask a server
+      all:     {kind: learned, path: learned, embedder: {kind: openai, model: NAME}}  # embedder: if its parts ask a server
 """
 
 from __future__ import annotations
