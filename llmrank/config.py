@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llmrank.backends.guard import Limits
 from llmrank.backends.unasked import UnaskedBackend
 from llmrank.catalog import Catalog
+from llmrank.embedder_kinds import KINDS as EMBEDDERS
 from llmrank.errors import ConfigError, nearest
 from llmrank.fusion import PARTS
 from llmrank.fusion_kinds import fusion_of
@@ -176,7 +177,7 @@ def build_embedder(section: Mapping[str, Any]) -> Embedder:
     """
     where = "prefilter.embedder"
     options = {"kind": "wordllama", **section}
-    kind = kind_of(options, where, ("wordllama", "openai", "precomputed"))
+    kind = kind_of(options, where, EMBEDDERS)
     if kind != "precomputed":
         return _build_model_embedder(kind, options, where)
     from llmrank.retrieval.precomputed import PrecomputedEmbedder, PrecomputedOptions

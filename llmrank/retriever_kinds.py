@@ -6,6 +6,7 @@
       crowd:   {kind: item-knn, path: crowd.npz}                    # what `llmrank train item-knn` wrote
       similar: {kind: embedding, fields: [title, genres], embedder: {kind: wordllama}}
       saved:   {kind: lists, path: lists.jsonl}                     # the users' own lists
+      all:     {kind: learned, path: learned, embedder: {kind: openai, model: NAME}}  # embedder: if its parts ask a server
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llmrank.embedder_kinds import asks_others, embedder_for, other_vectors, vectors_of
 from llmrank.errors import ConfigError
 from llmrank.fusion import PARTS
 from llmrank.fusion_kinds import RESERVED as FUSION_KEYS
@@ -93,22 +95,68 @@ def build_retriever(
             field=f"{where}.path",
             fix=f"run `llmrank train {kind} --interactions FILE --out MODEL` and name MODEL",
         )
+    if kind == "learned":
+        return _learned(name, options, catalog_items, embedder, where, unasked=unasked)
     path = make(_File, options, where, also=("kind",)).path
     if unasked:
         return UnaskedRetriever(name)
-    if kind == "learned":
-        from llmrank.retrieval.learned import load_learned
-
-        def build(part: str, inner: Mapping[str, Any]) -> Retriever:
-            return build_retriever(part, inner, catalog_items, embedder=embedder, where=f"{where}.{part}")
-
-        return load_learned(path, build, name=name)
     from llmrank.retrieval.collaborative import load_model
 
     model = load_model(path, name=name)
     if model.kind != kind:
         raise ConfigError(f"is a model of kind {model.kind!r}", field=f"{where}.kind", value=kind, fix=f"write {model.kind}")
     return model
+
+
+def _learned(
+    name: str,
+    options: dict[str, Any],
+    catalog_items: Sequence[Item] | None,
+    embedder: BuildEmbedder,
+    where: str,
+    *,
+    unasked: bool,
+) -> Retriever:
+    """A learned retriever. Its folder may be a stranger's: what embeds the texts is only what the configuration names."""
+    from llmrank.retrieval.learned import load_learned
+
+    named = take(options, "embedder").get("embedder")
+    path = make(_File, options, where, also=("kind", "embedder")).path
+    place = f"{where}.embedder"
+    own = None if named is None else mapping_of(named, place)
+    if unasked:
+        return UnaskedRetriever(name)
+    unlike: list[Mapping[str, Any]] = []
+    alike = 0
+
+    def build(part: str, inner: Mapping[str, Any]) -> Retriever:
+        nonlocal alike
+        if inner.get("kind") != "embedding":
+            return build_retriever(part, inner, catalog_items, embedder=embedder, where=f"{where}.{part}")
+        made_with = mapping_of(inner.get("embedder"), f"{where}.{part}.embedder")
+        fits = own is not None and vectors_of(own, place) == vectors_of(made_with, place)
+        # Beside a server for some parts, others may go by static vectors.
+        section = embedder_for(made_with, own if fits or asks_others(made_with, place) else None, place)
+        inner = {**inner, "embedder": section}
+        if not fits:
+            unlike.append(made_with)
+            return build_retriever(part, inner, catalog_items, embedder=embedder, where=f"{where}.{part}")
+        alike += 1
+        try:
+            return build_retriever(part, inner, catalog_items, embedder=embedder, where=where)
+        except ConfigError as error:
+            if error.field.startswith(place):
+                raise
+            field = error.field.replace(where, f"{where}.{part}", 1)  # a mistake of the folder's own
+            raise ConfigError(error.message, field=field, value=error.value, fix=error.fix) from error
+
+    learned = load_learned(path, build, name=name)
+    if own is not None and not alike:
+        learned.close()
+        if unlike:
+            raise other_vectors(unlike[0], own, place)
+        raise ConfigError("no part of the folder embeds anything", field=place, value=own, fix="leave it out")
+    return learned
 
 
 def _embedding(

@@ -11,6 +11,7 @@ from llmrank.cli.ab_online import read
 from llmrank.cli.assign import assign
 from llmrank.cli.ended import end_run
 from llmrank.cli.eval import ENGINES
+from llmrank.cli.values import EmbedderOption, section_of_option
 
 if TYPE_CHECKING:
     from llmrank.experiment.findings import Findings
@@ -69,6 +70,7 @@ def run(
 def report(
     folder: Annotated[Path, typer.Argument(help="The folder of an experiment.")],
     registry: Registries = None,
+    embedder: EmbedderOption = None,
 ) -> None:
     """Analyse an experiment and write its report: HTML, Markdown, JSON.
 
@@ -78,7 +80,8 @@ def report(
     from llmrank.experiment.folder import ExperimentFolder
     from llmrank.experiment.publishing import publish
 
-    _print(publish(ExperimentFolder(folder), *_opened(registry)))
+    own = None if embedder is None else section_of_option(embedder, "--embedder")
+    _print(publish(ExperimentFolder(folder), *_opened(registry), embedder=own))
     typer.echo(f"report: {folder / 'report.html'}")
 
 

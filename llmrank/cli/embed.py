@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmrank.catalog import Catalog
+from llmrank.cli.values import section_of_option
 from llmrank.config import build_embedding, catalog_of, load_config
 from llmrank.errors import ConfigError, RequestError
 from llmrank.progress import progress
@@ -40,7 +41,7 @@ def embed(
         section["fields"] = [field.strip() for field in fields.split(",")]
     for key, given in (("embedder", embedder), ("index", index)):
         if given is not None:
-            section[key] = _section(given, f"--{key}")
+            section[key] = section_of_option(given, f"--{key}")
     catalog = catalog_of(sections, items)
     if catalog is None:
         raise RequestError("are needed", field="--items", fix="name an item file here or under `catalog` of the configuration")
@@ -80,20 +81,3 @@ def _embed(embedding: EmbeddingRetriever, catalog: Catalog) -> None:
         typer.echo(f"{said}; vectors in {folder}")
     if embedding.index_options is not None:
         typer.echo(f"approximate index in {folder}")
-
-
-def _section(text: str, field: str) -> dict[str, Any]:
-    """A section of a configuration, from YAML or from its kind alone."""
-    import yaml
-
-    from llmrank import strict_yaml
-
-    try:
-        value = strict_yaml.load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError("not YAML", field=field, value=text, fix="write a kind, or '{kind: NAME, key: value}'") from error
-    if isinstance(value, str):
-        return {"kind": value}
-    if not isinstance(value, dict):
-        raise ConfigError("must be a kind or a mapping", field=field, value=text, fix="write '{kind: NAME, key: value}'")
-    return value

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from llmrank.cli.ended import end_run
+from llmrank.cli.values import EmbedderOption, section_of_option
 from llmrank.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def _places(text: str) -> list[int]:
 @eval_app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    embedder: EmbedderOption = None,
 ) -> None:
     """Measure a run's results anew and write its report: HTML, Markdown, CSV, TREC."""
     from rich.console import Console
@@ -133,7 +135,8 @@ def report(
     from llmrank.evaluation.run import finish
 
     run_folder = RunFolder(folder)
-    _results(Console(highlight=False), run_folder, finish(run_folder))
+    own = None if embedder is None else section_of_option(embedder, "--embedder")
+    _results(Console(highlight=False), run_folder, finish(run_folder, embedder=own))
     typer.echo(f"report: {folder / 'report.html'}")
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from llmrank.cli.values import pairs_of_option
 from llmrank.errors import InputError, TemplateError, nearest
 from llmrank.files import write_whole
 from llmrank.lint import Finding, lint, sample_values
@@ -200,13 +201,13 @@ def _templates(directories: list[Path] | None) -> Templates:
     return Templates(*(directories or ()))
 
 
-def _variables(pairs: list[str] | None) -> dict[str, object]:
+def _variables(texts: list[str] | None) -> dict[str, object]:
     """The --var options as values."""
     values: dict[str, object] = {}
-    for pair in pairs or ():
-        name, separator, value = pair.partition("=")
-        if not separator or not name.isidentifier():
-            raise InputError("is not of the form name=value", field="--var", value=pair, fix="for instance --var domain=movies")
+    for name, value in pairs_of_option(texts, "--var", example="domain=movies").items():
+        if not name.isidentifier():
+            fix = "use letters, digits and _: domain=movies"
+            raise InputError("cannot be a variable's name", field="--var", value=name, fix=fix)
         values[name] = value
     return values
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from llmrank.cli.values import pairs_of_option
 from llmrank.errors import ConfigError
 from llmrank.progress import progress
 
@@ -29,7 +30,7 @@ def train(
 ) -> None:
     """Train a model that scores candidates by what others chose, and save it."""
     if kind == "learned":
-        _learned(interactions, items, out, parts, dict(map(_setting, set_ or [])))
+        _learned(interactions, items, out, parts, _settings(set_))
         return
     for name, value in (("--items", items), ("--parts", parts)):
         if value is not None:
@@ -39,7 +40,7 @@ def train(
     from llmrank.retrieval.collaborative import train as trained
     from llmrank.sections import make
 
-    options = make(kind_of_model(kind).options_type, dict(map(_setting, set_ or [])), kind)
+    options = make(kind_of_model(kind).options_type, _settings(set_), kind)
     if out.suffix != ".npz":
         raise ConfigError("must end in .npz", field="--out", value=str(out), fix=f"write {out.with_suffix('.npz').name}")
     table = Interactions.load(interactions)
@@ -87,16 +88,17 @@ def _learned(interactions: Path, items: Path | None, out: Path, parts: Path | No
     )
 
 
-def _setting(text: str) -> tuple[str, Any]:
-    """A key and what YAML reads its value as."""
+def _settings(texts: list[str] | None) -> dict[str, Any]:
+    """The keys of --set with what YAML reads their values as."""
     import yaml
 
     from llmrank import strict_yaml
 
-    key, sign, value = text.partition("=")
-    if not sign or not key:
-        raise ConfigError("is no key and value", field="--set", value=text, fix="write KEY=VALUE: neighbours=500")
-    try:
-        return key, strict_yaml.load(value)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"the value is not YAML ({error})", field="--set", value=text, fix="mend it") from error
+    values: dict[str, Any] = {}
+    for key, text in pairs_of_option(texts, "--set", example="neighbours=500").items():
+        try:
+            values[key] = strict_yaml.load(text)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            said = f"the value is not YAML ({error})"
+            raise ConfigError(said, field="--set", value=f"{key}={text}", fix="mend it") from error
+    return values

@@ -20,6 +20,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,12 +29,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmrank.catalog import Catalog
-from llmrank.errors import DatasetError
+from llmrank.errors import DatasetError, shorten
 from llmrank.evaluation.cases import Case, read_cases
 from llmrank.files import read_lines
 
 if TYPE_CHECKING:
     from llmrank.interactions import Interactions
+
+RANKER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}")
+"""What a ranker may be called, for its name becomes that of files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +107,19 @@ class RunFolder:
 
     def results_path(self, ranker: str) -> Path:
         """Where the results of a ranker are."""
-        return self.path / "results" / f"{ranker}.jsonl"
+        return self.path / "results" / f"{self._file(ranker)}.jsonl"
 
     def stability_path(self, ranker: str) -> Path:
         """Where the results of a ranker for shuffled candidates are; there need not be any."""
-        return self.path / "stability" / f"{ranker}.jsonl"
+        return self.path / "stability" / f"{self._file(ranker)}.jsonl"
 
     def positions_path(self, ranker: str, place: int) -> Path:
         """Where the results of a ranker are with what is relevant at a place (from 1); there need not be any."""
-        return self.path / "positions" / ranker / f"{place}.jsonl"
+        return self.path / "positions" / self._file(ranker) / f"{place}.jsonl"
+
+    def trec_path(self, ranker: str) -> Path:
+        """Where a ranker's orders are in the form of TREC."""
+        return self.path / "trec" / f"{self._file(ranker)}.run"
 
     def results(self, ranker: str) -> Iterator[dict[str, Any]]:
         """The results of a ranker in the order of the cases, one at a time: `records.full_record` with `case`."""
@@ -130,6 +138,13 @@ class RunFolder:
     def summary(self) -> dict[str, Any]:
         """The summary. Raises DatasetError if the run was never summarised."""
         return self._json("summary.json")
+
+    def _file(self, ranker: str) -> str:
+        """A ranker's name as that of a file. A manifest may be a stranger's: it names no file outside of the folder."""
+        if not RANKER_NAME.fullmatch(ranker):
+            fix = "a ranker's name has letters, digits and . _ + - only: check where the folder is from"
+            raise DatasetError(f"names a ranker {shorten(ranker)}", field="run", value=str(self.path), fix=fix)
+        return ranker
 
     def _json(self, name: str) -> dict[str, Any]:
         return json_object(self.path, name, "run", "name the folder of an evaluation run (llmrank eval run SUITE --out DIR)")

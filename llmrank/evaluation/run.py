@@ -96,14 +96,25 @@ def evaluate(
         if run.in_vain:
             raise LLMRankError(f"no case was ranked: {stopped}")
         return replace(
-            begun, summary=_finish(folder, report=options.report), failures=run.failures, usd=run.spent(), stopped=stopped
+            begun,
+            summary=_finish(folder, suite.embedder, report=options.report),
+            failures=run.failures,
+            usd=run.spent(),
+            stopped=stopped,
         )
 
 
-def finish(folder: RunFolder, *, report: bool = True) -> dict[str, Any]:
+def finish(folder: RunFolder, *, report: bool = True, embedder: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Measures what is there, and writes the summary and, if wanted, the report.
 
+    Args:
+        folder: The run; it may be somebody else's.
+        report: True writes the report.
+        embedder: For measures that need vectors, if those of the suite come from a server or a file: a section of an embedder
+            of the same model. The folder tells the model, and not whom to ask.
+
     Raises:
+        ConfigError: an embedder is needed and not given, or is one of other vectors.
         DatasetError: there is no run in the folder, or nothing but a position study; a run is at work there, or the folder
             cannot be written.
     """
@@ -116,17 +127,17 @@ def finish(folder: RunFolder, *, report: bool = True) -> dict[str, Any]:
             fix="see positions.md there, or run its suite: llmrank eval run SUITE --out DIR",
         )
     with locked(folder.path):
-        return _finish(folder, report=report)
+        return _finish(folder, embedder, report=report)
 
 
-def _finish(folder: RunFolder, *, report: bool) -> dict[str, Any]:
+def _finish(folder: RunFolder, embedder: Mapping[str, Any] | None, *, report: bool) -> dict[str, Any]:
     from llmrank.evaluation.measures.summary import write_summary
     from llmrank.evaluation.report import write_report
 
     for name in folder.ranker_names:  # a run that was killed while it asked for failures again left them in two places
         with ResultLog(folder.results_path(name), folder.manifest["cases"]):
             pass
-    summary = write_summary(folder)
+    summary = write_summary(folder, embedder=embedder)
     if report:
         write_report(folder)
     return summary

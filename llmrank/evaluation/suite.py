@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from llmrank.errors import ConfigError, nearest
 from llmrank.evaluation.data.protocol import CandidateOptions, ProtocolOptions
+from llmrank.evaluation.folder import RANKER_NAME
 from llmrank.evaluation.measures.measure import parse_measure
 from llmrank.sections import load_yaml, make
 
@@ -19,7 +20,6 @@ DATASETS = ("ml-100k",)
 
 DEFAULT_METRICS = ("ndcg@10", "ndcg@5", "ndcg@1", "hit@10", "mrr")
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -110,7 +110,7 @@ class Suite:
         if not self.rankers:
             raise ConfigError("names no ranker", field="rankers", fix="name at least one: {popularity: {baseline: popularity}}")
         for name in self.rankers:
-            if not isinstance(name, str) or not _NAME.fullmatch(name):
+            if not isinstance(name, str) or not RANKER_NAME.fullmatch(name):
                 raise ConfigError(
                     "a ranker's name becomes a file's", field="rankers", value=name, fix="use letters, digits and . _ + - only"
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,15 @@ from llmrank.experiment.statistics.variance import Variation, components
 from llmrank.experiment.stopping import stopped_at
 
 
-def analyse(folder: ExperimentFolder) -> Findings:
+def analyse(folder: ExperimentFolder, *, embedder: Mapping[str, Any] | None = None) -> Findings:
     """What an experiment found.
 
     Args:
-        folder: The experiment's.
+        folder: The experiment's; it may be somebody else's.
+        embedder: As for `measured`.
 
     Raises:
+        ConfigError: a measure needs an embedder (see `measured`).
         DatasetError: frozen data were edited; nothing was ranked yet; or not all planned users are, and the experiment is
             read once, when they are: a p value of a fixed sample that is looked at before is no p value.
     """
@@ -41,7 +44,7 @@ def analyse(folder: ExperimentFolder) -> Findings:
     if not run.exists or any(next(run.results(ranker_name(name, 0)), None) is None for name in everyone):
         fix = "run it first, or go on: llmrank ab run EXPERIMENT --out DIR"
         raise DatasetError("not every variant has ranked someone", field="experiment", value=str(folder.path), fix=fix)
-    table = measured(folder, "confirmation", everyone, depth=depth_of(spec))
+    table = measured(folder, "confirmation", everyone, depth=depth_of(spec), embedder=embedder)
     if spec.sequential is None and not table.complete:
         raise DatasetError(
             f"{table.count:,} of {table.planned:,} users are ranked by all variants, and its p values are valid at "

@@ -84,12 +84,7 @@ def freeze(spec: Spec, out: str | Path, given: Given | None = None) -> Experimen
 def _asked(spec: Spec) -> dict[str, Any]:
     """What the manifest says of the spec itself."""
     values = json.loads(json.dumps(spec.as_dict(), default=str))
-    if without_secrets(values["embedder"]) != values["embedder"]:
-        raise ConfigError(
-            "has headers, query values or an address with a password, and an experiment's folder keeps this section as it is",
-            field="embedder",
-            fix="give the key by api_key_env",
-        )
+    values["embedder"] = without_secrets(values["embedder"])
     values["variants"] = {name: without_secrets(config) for name, config in values["variants"].items()}
     return {"spec": values, "templates": {name: templates_of(config) for name, config in spec.variants.items()}}
 

@@ -7,6 +7,7 @@ all there, of every variant, have any.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
@@ -15,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmrank.errors import DatasetError
+from llmrank.evaluation.measures.embedding import fields_of, measuring
 from llmrank.evaluation.measures.measure import Measure
 from llmrank.evaluation.measures.outcomes import Outcome, known_of, measures_of, per_case
 from llmrank.evaluation.running.contenders import price_at
 from llmrank.experiment.folder import ExperimentFolder, Stage, Trials
 from llmrank.experiment.spec import Spec, ranker_name
 from llmrank.prices import Prices
-from llmrank.retrieval.vectors import close_embedder
 
 Floats = NDArray[np.float64]
 
@@ -152,7 +153,14 @@ class _Columns:
             self.tops.append(tuple(outcome.order[:depth]))
 
 
-def measured(folder: ExperimentFolder, stage: Stage, variants: Sequence[str], *, depth: int = 0) -> Measured:
+def measured(
+    folder: ExperimentFolder,
+    stage: Stage,
+    variants: Sequence[str],
+    *,
+    depth: int = 0,
+    embedder: Mapping[str, Any] | None = None,
+) -> Measured:
     """Reads what the variants have ranked.
 
     Args:
@@ -160,17 +168,19 @@ def measured(folder: ExperimentFolder, stage: Stage, variants: Sequence[str], *,
         stage: Which of its runs.
         variants: Whose results; each must have begun.
         depth: How many ids of each ranking are kept.
+        embedder: For measures that need vectors, if those of the experiment come from a server or a file: a section of an
+            embedder of the same model. The folder tells the model, and not whom to ask.
 
     Raises:
+        ConfigError: an embedder is needed and not given, or is one of other vectors.
         DatasetError: results are missing in between, or are not those of the run's cases.
     """
     spec, trials, run = folder.spec, folder.trials(stage), folder.run(stage)
     prices = Prices.load(spec.prices)
     embeds = any(parse.needs == "embedder" for parse in measures_of_all(run))
-    embedder, fields = _embedder(spec) if embeds else (None, ("title",))
     histories: list[int] = []
-    try:
-        known = known_of(run, embedder, fields)
+    with measuring(spec.embedder, embedder) if embeds else nullcontext() as made:
+        known = known_of(run, made, fields_of(spec.embedder))
         measures = tuple(each for each in measures_of(run, known) if each.per_case)
         columns: dict[str, _Columns] = {}
         for variant in variants:
@@ -184,9 +194,6 @@ def measured(folder: ExperimentFolder, stage: Stage, variants: Sequence[str], *,
                     found.add(outcome, _usd(config, outcome, prices), depth)
                     if row == len(histories):
                         histories.append(len(outcome.question.history))
-    finally:
-        if embedder is not None:
-            close_embedder(embedder)
     return _aligned(spec, trials, tuple(measures), variants, columns, histories)
 
 
@@ -205,14 +212,6 @@ def mean_by(values: Floats, users: NDArray[np.int64], count: int) -> Floats:
     with np.errstate(invalid="ignore"):  # 0 / 0: a user without a value has no mean
         means: Floats = sums / sizes
     return means
-
-
-def _embedder(spec: Spec) -> tuple[Any, tuple[str, ...]]:
-    from llmrank.config import build_embedder
-
-    section = dict(spec.embedder or {})
-    fields = tuple(section.pop("fields", ("title",)))
-    return build_embedder(section), fields
 
 
 def _usd(config: Mapping[str, Any], outcome: Outcome, prices: Prices) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from llmrank.errors import DatasetError
 from llmrank.experiment.analysis import analyse
@@ -13,18 +15,24 @@ from llmrank.files import write_whole
 from llmrank.registry import Registry
 
 
-def publish(folder: ExperimentFolder, *registries: Registry) -> Findings:
+def publish(folder: ExperimentFolder, *registries: Registry, embedder: Mapping[str, Any] | None = None) -> Findings:
     """Analyses an experiment and writes ``findings.json``, ``report.html`` and ``report.md``.
 
     What each variant came to is noted beside its templates, in the experiment's own registry of prompts and in others.
 
+    Args:
+        folder: The experiment's; it may be somebody else's.
+        registries: Registries of prompts.
+        embedder: As for `measured`.
+
     Raises:
+        ConfigError: a measure needs an embedder (see `measured`).
         DatasetError: nothing may be read yet (see `analyse`), or the folder cannot be written.
     """
     from llmrank.experiment.report.markdown import markdown
     from llmrank.experiment.report.page import page
 
-    findings = analyse(folder)
+    findings = analyse(folder, embedder=embedder)
     written = {
         "findings.json": json.dumps(findings.as_dict(), indent=1, ensure_ascii=False) + "\n",
         "report.html": page(findings),

@@ -101,7 +101,7 @@ def run_experiment(
             return ExperimentRun(folder, None, plan, session.failures, session.spent(), stopped)
         from llmrank.experiment.publishing import publish
 
-        findings = publish(folder, *registries) if options.report else None
+        findings = publish(folder, *registries, embedder=spec.embedder) if options.report else None
         return ExperimentRun(folder, findings, plan, session.failures, session.spent())
 
 
@@ -150,7 +150,8 @@ class _Session:
             done = self._evaluate("confirmation", everyone, trials.of_first(min(users, trials.count)))
             if done.stopped is not None:
                 return done.stopped
-            if stopped_at(self.spec, measured(self.folder, "confirmation", everyone)) is not None:
+            table = measured(self.folder, "confirmation", everyone, embedder=self.spec.embedder)
+            if stopped_at(self.spec, table) is not None:
                 return None
         return None
 
@@ -168,7 +169,7 @@ class _Session:
             done = self._evaluate("development", contenders, trials.of_first(each.users))
             if done.stopped is not None:
                 return f"choosing among variants: {done.stopped}"
-            table = measured(self.folder, "development", contenders).first(each.users)
+            table = measured(self.folder, "development", contenders, embedder=self.spec.embedder).first(each.users)
             means = _means(table, contenders, self.spec.measure)
             last = number + 1 == len(plan)
             kept = survivors(means, selection.finalists if last else plan[number + 1].contenders)

@@ -5,6 +5,9 @@ A folder holds such a retriever::
     learned.json   {"format": 1, "parts": {NAME: section of a retriever, with `path` in this folder},
                     "trees": what `TreeModel.record` gives, "trained": on what, and how well it did on users apart}
     NAME.npz       a part's own model
+
+Of a part that embeds texts it tells which vectors it was trained with (`embedder_kinds.vectors_of`), not where they are had:
+that is named by the configuration beside the folder's path.
 """
 
 from __future__ import annotations

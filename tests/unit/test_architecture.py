@@ -39,7 +39,8 @@ LAYERS = [
     }
     | {"cache", "codec"},
     {"strategies", "backends", "retrieval", "understanding"},
-    {"ranker", "config", "prices", "sections", "strategy_kinds", "retriever_kinds", "fusion_kinds", "forecast"} | {"registry"},
+    {"ranker", "config", "prices", "sections", "strategy_kinds", "retriever_kinds", "fusion_kinds", "forecast"}
+    | {"embedder_kinds", "registry"},
     {"evaluation", "experiment", "scale"},
     {"cli"},
 ]

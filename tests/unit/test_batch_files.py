@@ -121,6 +121,14 @@ def test_a_damaged_wave_is_named(tmp_path: Path) -> None:
     assert Wave(tmp_path, 1, 0.0).requests == 0
 
 
+def test_a_part_s_number_leads_out_of_no_folder(tmp_path: Path) -> None:
+    """A wave may be a stranger's: a text in place of the number would be a path to any file that is sent or written."""
+    part = {"number": "../../../secret", "requests": 1, "sha256": ""}
+    (tmp_path / "wave.json").write_text(json.dumps({"number": 1, "created": 0.0, "parts": [part]}))
+    with pytest.raises(ConfigError, match=r"wave\.json cannot be read \(a part without a number\)"):
+        load_wave(tmp_path)
+
+
 def test_answers_are_read_in_every_form(tmp_path: Path) -> None:
     """OpenAI's and vLLM's answers and errors, requests that were not processed, and ids that are none of ours."""
     refusal = {"error": {"message": "no", "code": 400}}

@@ -414,6 +414,12 @@ def test_headers_and_credentials_are_not_written_down(tmp_path: Path, data: Path
     """The manifest and the report have digests of them, so that a change is seen and the secret is not."""
     asked = suite(data, backwards.url.replace("http://", "http://me:pa55word@"))
     asked["rankers"]["model"]["backend"]["headers"] = {"x-api-key": "hunter2secret"}
+    asked["embedder"] = {
+        "kind": "openai",
+        "model": "m",
+        "base_url": "https://me:pa55word@embed.example.com/v1",
+        "headers": {"x-api-key": "hunter2secret"},
+    }
     evaluate_and_report(asked, tmp_path / "run", RunOptions(limit=2))
     for path in (tmp_path / "run").rglob("*"):
         if path.is_file():

@@ -120,11 +120,19 @@ def test_a_report_is_of_what_was_frozen(tmp_path: Path, data: Path) -> None:
 
 
 def test_no_secret_of_the_embedder_is_kept(tmp_path: Path, data: Path) -> None:
-    """A header would stand in the manifest: it is refused before anything is written."""
-    embedder = {"kind": "openai", "model": "small", "headers": {"Authorization": "Bearer hush"}}
-    with pytest.raises(ConfigError, match="api_key_env"):
-        run(baselines(data, embedder=embedder), tmp_path / "ab")
+    """A header, and what stands before the @ of an address, is a digest in the manifest; a change of it is seen."""
+    embedder = {
+        "kind": "openai",
+        "model": "small",
+        "headers": {"Authorization": "Bearer hush"},
+        "base_url": "http://a:hush@b/v1",
+    }
+    run(baselines(data, embedder=embedder), tmp_path / "ab")
+    run(baselines(data, embedder=embedder), tmp_path / "ab")
     assert not any("hush" in path.read_text(errors="ignore") for path in (tmp_path / "ab").rglob("*") if path.is_file())
+    embedder["headers"] = {"Authorization": "Bearer other"}
+    with pytest.raises(ConfigError, match=r"`embedder\.headers\.Authorization` changed"):
+        run(baselines(data, embedder=embedder), tmp_path / "ab")
 
 
 def test_one_undefined_value_does_not_choose() -> None:

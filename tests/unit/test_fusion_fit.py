@@ -21,6 +21,7 @@ from llmrank.evaluation.fitting.fit import CROSS_VALIDATED, EQUAL, IN_SAMPLE, Fi
 from llmrank.evaluation.fitting.gain import Lists, padded
 from llmrank.evaluation.fitting.linear import fit_linear
 from llmrank.evaluation.fitting.options import FitMethod, FitOptions
+from llmrank.evaluation.fitting.provenance import user_key
 from llmrank.evaluation.fitting.search import coordinate_search
 from llmrank.evaluation.fitting.trees import fit_trees
 from llmrank.evaluation.measures.metrics import ndcg_at
@@ -281,16 +282,14 @@ def test_fitting_is_the_same_on_every_run(method: FitMethod) -> None:
 
 
 def test_the_record_tells_what_was_fitted_on_and_how_well() -> None:
-    """Options, figures by length of history, and the keys of the cases; all of it JSON values."""
-    made = [
-        Example(each.user_id, each.history_length, each.scores, each.relevant, key=f"k{at}")
-        for at, each in enumerate(examples(20))
-    ]
+    """Options, figures by length of history, and a digest of each user; all of it JSON values."""
+    made = examples(20)
     record = fit_examples(made, FitOptions(resamples=100), source={"run": "first"}).record()
     assert (record["run"], record["method"], record["bands"]) == ("first", "weights", [])
     assert record["slices"][0]["users"] == 20
     assert set(record["slices"][0]["ndcg@10"]) == {CROSS_VALIDATED, IN_SAMPLE, EQUAL, *SKILL}
-    assert record["keys"] == sorted(f"k{at}" for at in range(20))
+    assert record["users"] == sorted({user_key(each.user_id) for each in made})
+    assert not {each.user_id for each in made} & set(record["users"])
 
 
 @pytest.mark.parametrize(

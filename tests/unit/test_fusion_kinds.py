@@ -155,10 +155,10 @@ WEIGHTED = WeightedSum((Band({"llm": 1 / 3, "crowd": 2.5e-7}, 2), Band({"crowd":
 def test_a_file_gives_back_what_was_written(tmp_path: Path, combination: LinearModel | WeightedSum) -> None:
     """To the last digit, with what it was fitted on; and a configuration can name it."""
     path = tmp_path / "fusion.json"
-    write_fusion(path, FusionFile(combination, {"run": "first", "keys": ["a"]}))
+    write_fusion(path, FusionFile(combination, {"run": "first", "users": ["a"]}))
     found = read_fusion(path)
     assert found.combination == combination
-    assert found.fitted == {"run": "first", "keys": ["a"]}
+    assert found.fitted == {"run": "first", "users": ["a"]}
     fusion = fusion_of({"path": str(path)}, PARTS)
     assert fusion is not None
     assert fusion.combination == combination

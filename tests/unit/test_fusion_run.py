@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import sys
@@ -16,7 +17,7 @@ from llmrank.cli import main
 from llmrank.errors import ConfigError, DatasetError, UnreachableError
 from llmrank.evaluation import FitOptions, RunOptions, evaluate, fit_fusion
 from llmrank.evaluation.cases import Case
-from llmrank.evaluation.fitting.provenance import case_key, overlap
+from llmrank.evaluation.fitting.provenance import overlap, user_key
 from llmrank.evaluation.fitting.run import examples_of
 from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.records import ranking_record
@@ -99,7 +100,7 @@ def test_a_run_is_fitted(run: RunFolder) -> None:
     assert combination.bands[0].weights["crowd"] > 0.7
     assert found.source == {"run": "run", "ranker": "fused", "protocol": "made by hand"}
     assert found.notes == ()
-    assert len(found.keys) == 40
+    assert len(found.users) == 40
     examples, _ = examples_of(run, "fused")
     assert [each.history_length for each in examples[:5]] == [0, 1, 2, 3, 0]
     assert all(sum(each.relevant) == 1 and each.missed == 0 for each in examples)
@@ -133,15 +134,38 @@ def test_a_run_that_cannot_be_fitted_is_refused(run: RunFolder, tmp_path: Path) 
         fit_fusion(tmp_path / "nothing", "fused")
 
 
-def test_cases_that_a_fusion_was_fitted_on_are_noticed(run: RunFolder, tmp_path: Path) -> None:
-    """By user and label: another history or other candidates do not hide it, and another label is another case."""
+def test_users_that_a_fusion_was_fitted_on_are_noticed(run: RunFolder, tmp_path: Path) -> None:
+    """With all of their cases: another history, other candidates or another label do not hide a user."""
     path = tmp_path / "fusion.json"
     fit_fusion(run, "fused", FitOptions(resamples=100)).save(path)
     asked = cases(44)
     assert overlap(path, asked) == 40
     assert overlap(path, [replace(case, history=(), candidates=("a", "b"), query="films") for case in asked]) == 40
-    assert overlap(path, [replace(case, relevant=("z",)) for case in asked]) == 0
-    assert case_key(replace(asked[0], relevant=("a", "b"))) == case_key(replace(asked[0], relevant=("b", "a", "b")))
+    assert overlap(path, [replace(case, relevant=("z",)) for case in asked]) == 40
+    assert overlap(path, [replace(case, user_id=f"new {case.user_id}") for case in asked]) == 0
+
+
+def test_a_user_with_several_cases_stands_on_one_side(tmp_path: Path) -> None:
+    """Fitted on one case of a user, a fusion has been fitted on the user: one digest, and the user's other case is no test."""
+    asked = [replace(case, user_id=f"u{number // 2}") for number, case in enumerate(cases(40))]
+    folder = write_run(tmp_path / "run", asked, {"fused": [fused(case, seed) for seed, case in enumerate(asked)]})
+    found = fit_fusion(folder, "fused", FitOptions(resamples=100))
+    assert len(found.users) == 20
+    ones = asked[::2]
+    first = write_run(tmp_path / "first", ones, {"fused": [fused(case, seed) for seed, case in enumerate(ones)]})
+    path = tmp_path / "fusion.json"
+    fit_fusion(first, "fused", FitOptions(resamples=100)).save(path)
+    assert overlap(path, asked[1::2]) == 20
+
+
+def test_a_fusion_of_an_older_version_tells_its_cases(tmp_path: Path) -> None:
+    """Its file has digests of user and label: as far as these go, the same case is still noticed."""
+    path = tmp_path / "fusion.json"
+    section = {"kind": "weights", "method": "zscore", "bands": [{"up_to": None, "weights": {"llm": 1.0}}]}
+    old = hashlib.blake2b(b'["u1", ["a", "b"]]', digest_size=8).hexdigest()
+    path.write_text(json.dumps({"format": 1, "fusion": section, "fitted": {"keys": [old]}}), encoding="utf-8")
+    case = replace(cases(1)[0], user_id="u1", relevant=("b", "a", "b"))
+    assert overlap(path, [case, replace(case, relevant=("a",)), replace(case, user_id="u2")]) == 1
 
 
 def test_the_command_fits_and_writes(
@@ -204,14 +228,14 @@ def test_a_place_that_cannot_be_written_is_one_line(
 
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapping[str, Any]]:
-    """A suite whose model has a fusion that was fitted on half of its cases."""
+    """A suite whose model has a fusion that was fitted on half of its users."""
     monkeypatch.setenv(KEY_ENV, KEY)
     write_data(tmp_path)
     path = tmp_path / "fusion.json"
     lines = (tmp_path / "cases.jsonl").read_text(encoding="utf-8").splitlines()
-    seen = [Case(each["user_id"], (), None, tuple(each["relevant"])) for each in map(json.loads, lines[:6])]
+    seen = [each["user_id"] for each in map(json.loads, lines[:6])]
     section = {"kind": "weights", "method": "zscore", "bands": [{"up_to": None, "weights": {"llm": 1.0}}]}
-    document = {"format": 1, "fusion": section, "fitted": {"keys": [case_key(case) for case in seen]}}
+    document = {"format": 1, "fusion": section, "fitted": {"users": [user_key(user_id) for user_id in seen]}}
     path.write_text(json.dumps(document), encoding="utf-8")
     with server() as running:
         small = suite(tmp_path, running.url)
@@ -224,7 +248,7 @@ def test_a_run_says_that_it_tests_a_fusion_on_what_it_was_fitted_on(asked: Mappi
     options = RunOptions(report=False)
     done = evaluate(asked, tmp_path / "run", options)
     assert done.summary is not None
-    note = "the fusion of model was fitted on 6 of the 12 cases: for these, it is no test of it"
+    note = "the fusion of model was fitted on the users of 6 of the 12 cases: for these, it is no test of it"
     assert note in done.summary["notes"]
     assert done.folder.manifest["rankers"]["model"]["fusion"]
     without = evaluate({**asked, "rankers": {"popularity": {"baseline": "popularity"}}}, tmp_path / "run", options)

@@ -153,7 +153,17 @@ def test_diff_with_itself_compares_with_the_packaged_one(folder: Path) -> None:
         (("list", "--dir", "/no/such/folder"), TemplateError, "no such directory"),
         (("show", "listwise/recency", "--rendered", "--answer", "jsno"), InputError, "did you mean 'json'?"),
         (("show", "pairwise/next", "--rendered", "--answer", "order"), InputError, "known: label"),
-        (("show", "listwise/recency", "--rendered", "--var", "domain"), InputError, "not of the form name=value"),
+        (
+            ("show", "listwise/recency", "--rendered", "--var", "domain"),
+            InputError,
+            "--var: is no key and value (got 'domain'); write KEY=VALUE: domain=movies",
+        ),
+        (("show", "listwise/recency", "--rendered", "--var", "a-b=c"), InputError, "cannot be a variable's name (got 'a-b')"),
+        (
+            ("show", "listwise/recency", "--rendered", "--var", "domain=books", "--var", "domain=games"),
+            InputError,
+            "--var domain: is given twice (got 'games'); keep one of domain=books and domain=games",
+        ),
         (("show", "listwise/recency", "--rendered", "--var", "domain=moovies"), TemplateError, "domain moovies is not one of"),
     ],
 )

@@ -16,11 +16,11 @@ import pytest
 from llmrank.errors import ConfigError, RateLimitError, ServerError
 from llmrank.evaluation.cases import Case
 from llmrank.evaluation.folder import Popularity, RunFolder
-from llmrank.evaluation.measures import summary as module
+from llmrank.evaluation.measures import embedding
 from llmrank.evaluation.measures.outcomes import per_case
 from llmrank.evaluation.measures.proportions import wilson
 from llmrank.evaluation.measures.statistics import bootstrap_means
-from llmrank.evaluation.measures.summary import summarize, write_summary
+from llmrank.evaluation.measures.summary import HISTORY_BINS, summarize, write_summary
 from llmrank.types import Cut, Usage
 from tests.unit.bag_embedder import BagEmbedder
 from tests.unit.small_run import ranking, write_run
@@ -221,7 +221,7 @@ def test_histories_are_told_apart_by_length(tmp_path: Path) -> None:
     """Only lengths that occur; every case is in one bin, and the last has no end."""
     cases = many(120)
     found = only(write_run(tmp_path, cases, {"r": shuffled(cases)}))["by_history"]
-    assert [(each["from"], each["to"]) for each in found] == list(module.HISTORY_BINS)
+    assert [(each["from"], each["to"]) for each in found] == list(HISTORY_BINS)
     assert sum(each["cases"] for each in found) == 120
     assert [each["cases"] for each in found] == [2, 2, 2, 6, 10, 20, 60, 18]
     few = only(write_run(tmp_path / "few", cases[:1], {"r": shuffled(cases[:1])}))["by_history"]
@@ -291,13 +291,13 @@ def test_an_embedder_is_made_only_when_it_is_needed(tmp_path: Path, monkeypatch:
             self.closed = True
 
     def build(section: dict[str, Any]) -> Closing:
-        assert section == {"kind": "some"}
+        assert section == {"kind": "wordllama", "dimension": 64}
         made.append(Closing())
         return made[-1]
 
-    monkeypatch.setattr(module, "build_embedder", build)
+    monkeypatch.setattr(embedding, "build_embedder", build)
     cases = many(3)
-    suite = {"embedder": {"kind": "some", "fields": ["title"]}}
+    suite = {"embedder": {"kind": "wordllama", "dimension": 64, "fields": ["title"]}}
     summarize(write_run(tmp_path / "a", cases, {"r": shuffled(cases)}, suite=suite))
     assert made == []
     found = only(write_run(tmp_path / "b", cases, {"r": shuffled(cases)}, suite=suite, metrics=["ndcg@10", "diversity@2"]))

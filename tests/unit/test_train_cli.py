@@ -70,6 +70,14 @@ def test_what_was_left_out_is_said(capsys: pytest.CaptureFixture[str], monkeypat
         ("item-knn -i log.jsonl -o m.npz --set neighbours=many", "item-knn.neighbours: "),
         ("item-knn -i log.jsonl -o m.npz --set neighbours=0", "item-knn.neighbours: must be a whole number of at least 1"),
         ("item-knn -i log.jsonl -o m.npz --set neighbours", "--set: is no key and value (got 'neighbours')"),
+        (
+            "item-knn -i log.jsonl -o m.npz --set neighbours=3 --set last=2 --set neighbours=3",
+            "--set neighbours: is given twice (got '3'); keep one of neighbours=3 and neighbours=3",
+        ),
+        (
+            "learned -i log.jsonl -o m --items log.jsonl --set users=30 --set users=40",
+            "--set users: is given twice (got '40'); keep one of users=30 and users=40",
+        ),
         ("item-knn -i log.jsonl -o m.npz --set neighbours={", "--set: the value is not YAML"),
         ("item-knn -i log.jsonl -o m.bin", "--out: must end in .npz (got 'm.bin'); write m.npz"),
         ("item-knn -i none.jsonl -o m.npz", "interactions: none.jsonl: cannot be read"),

@@ -19,7 +19,6 @@ class Example:
         scores: For each part one finite score a candidate, higher is better. All examples have the same parts.
         relevant: Of each candidate, whether it was.
         missed: How many relevant items are not among the candidates: no order of them finds these.
-        key: What tells the case apart where it is asked again (`provenance.case_key`); empty if that is not known.
 
     Raises:
         InputError: there are no parts or no candidates, or not one finite score a candidate.
@@ -30,7 +29,6 @@ class Example:
     scores: Mapping[str, Sequence[float]] = field(hash=False)
     relevant: Sequence[bool]
     missed: int = 0
-    key: str = ""
 
     def __post_init__(self) -> None:
         if not self.scores or not len(self.relevant):

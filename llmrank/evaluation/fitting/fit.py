@@ -22,6 +22,7 @@ from llmrank.evaluation.fitting.example import Example, parts_of
 from llmrank.evaluation.fitting.gain import Floats, Lists, padded
 from llmrank.evaluation.fitting.linear import fit_linear
 from llmrank.evaluation.fitting.options import NORMALISED, FitOptions
+from llmrank.evaluation.fitting.provenance import user_key
 from llmrank.evaluation.fitting.search import coordinate_search
 from llmrank.evaluation.fitting.trees import fit_trees
 from llmrank.evaluation.measures.estimate import Codes, Estimate, Estimator
@@ -58,7 +59,7 @@ class Fitted:
         fusion: Fitted on all examples.
         options: How.
         slices: What it is worth: for all users first, then by band.
-        keys: Of the cases that it was fitted on, as far as they have one.
+        users: Digests of those whom it was fitted on (`provenance.user_key`), each once.
         source: Where the examples are from, as JSON values (``run``, ``ranker``, ``protocol``).
         notes: What could not be done as asked, a sentence each.
     """
@@ -66,7 +67,7 @@ class Fitted:
     fusion: Fusion
     options: FitOptions
     slices: tuple[Slice, ...]
-    keys: tuple[str, ...]
+    users: tuple[str, ...]
     source: Mapping[str, Any] = field(default_factory=dict, hash=False)
     notes: tuple[str, ...] = ()
 
@@ -89,7 +90,7 @@ class Fitted:
                 for each in self.slices
             ],
             "notes": list(self.notes),
-            "keys": list(self.keys),
+            "users": list(self.users),
         }
 
 
@@ -137,7 +138,7 @@ def fit_examples(
         Fusion.of(everything),
         options,
         _slices(examples, bounds, values, options),
-        tuple(sorted({example.key for example in examples} - {""})),
+        tuple(sorted(map(user_key, users))),
         dict(source or {}),
         (*notes, *merged),
     )

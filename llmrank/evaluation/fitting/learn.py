@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from llmrank.catalog import Catalog
+from llmrank.embedder_kinds import asks_others, vectors_of
 from llmrank.errors import ConfigError, DatasetError
 from llmrank.evaluation.data.timelines import Cutting, Timelines
 from llmrank.evaluation.data.training import rows_without, taken
@@ -97,9 +98,9 @@ def parts_of(sections: Mapping[str, Any] | None, where: str = "parts") -> tuple[
     """The checked parts of a learned retriever; by default `DEFAULT_PARTS`.
 
     Raises:
-        ConfigError: a kind is unknown, or an option of one is unknown or wrong.
+        ConfigError: a kind is unknown, an option of one is unknown or wrong, or two parts ask different embedders.
     """
-    parts = []
+    parts: list[Part] = []
     for name, inner in (sections or DEFAULT_PARTS).items():
         section = mapping_of(inner, f"{where}.{name}")
         if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
@@ -110,7 +111,34 @@ def parts_of(sections: Mapping[str, Any] | None, where: str = "parts") -> tuple[
         if kind != "embedding":
             made = make(collaborative.MODEL_KINDS[kind].options_type, options, f"{where}.{name}", also=("kind",))
         parts.append(Part(name, section, kind, made))
+    _check_embedders(parts, where)
     return tuple(parts)
+
+
+def embedder_of(parts: Sequence[Part]) -> dict[str, Any] | None:
+    """The embedder to name where the folder of these parts is loaded: the one that asks a server or a file, if any does."""
+    named = [section for _, section in _embedders(parts)]
+    asking = [section for section in named if asks_others(section)]
+    return dict((asking or named)[0]) if named else None
+
+
+def _embedders(parts: Sequence[Part]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The sections `embedder` that parts name, each with the part's name."""
+    sections = ((part.name, part.section.get("embedder")) for part in parts if part.kind == "embedding")
+    return [(name, mapping_of(section, f"{name}.embedder")) for name, section in sections if section is not None]
+
+
+def _check_embedders(parts: Sequence[Part], where: str) -> None:
+    """Refuses two embedders that ask somebody: who loads the folder names one."""
+    asking = [(name, each) for name, each in _embedders(parts) if asks_others(each, f"{where}.{name}.embedder")]
+    for name, section in asking[1:]:
+        if section != asking[0][1]:
+            raise ConfigError(
+                f"is another embedder than that of {asking[0][0]}",
+                field=f"{where}.{name}.embedder",
+                value=vectors_of(section),
+                fix="let all parts that need a server or a file name the same one",
+            )
 
 
 def learn(
@@ -168,7 +196,8 @@ def learn(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        sections = {each.name: dict(each.section) for each in parts}
+        # Where vectors were had is nobody else's: neither address nor key's name nor path goes into the folder.
+        sections = {each.name: _portable(each) for each in parts}
         for name, model in _trained(parts, interactions, report).items():
             model.save(part / f"{name}.npz")
             sections[name] = {"kind": model.kind, "path": f"{name}.npz"}
@@ -178,6 +207,13 @@ def learn(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return trained
+
+
+def _portable(part: Part) -> dict[str, Any]:
+    """A part's section as its folder holds it."""
+    if part.kind != "embedding":
+        return dict(part.section)
+    return {**part.section, "embedder": vectors_of(part.section.get("embedder") or {})}
 
 
 def _trained(

@@ -1,4 +1,4 @@
-"""A fusion's file and cases go in; how many of the cases it was fitted on comes out, which are no test of it."""
+"""A fusion's file and cases go in; how many cases are of users whom it was fitted on comes out: these are no test of it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from llmrank.fusion.file import read_fusion
 from llmrank.scale.recipe import fusion_path
 
 
-def case_key(case: Case) -> str:
-    """What stands for a case in a fusion's file: a digest of whose it is and of what was relevant.
+def user_key(user_id: str) -> str:
+    """What stands for a user in a fusion's file: a digest, the same for all of the user's cases.
 
-    The rest of the question is left out: with another history or other candidates the answer that was seen is the same.
+    What a user chose at one time tells of what they choose at another. So users are told apart, as by the folds of the
+    cross-validation, and not cases.
     """
-    text = json.dumps([case.user_id, sorted(set(case.relevant))])
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return _digest(user_id)
 
 
 def overlap(path: str | Path, cases: Iterable[Case]) -> int:
-    """How many of the cases a fusion was fitted on.
+    """How many of the cases are of users whom a fusion was fitted on.
 
     Args:
         path: The fusion's file.
@@ -32,12 +32,14 @@ def overlap(path: str | Path, cases: Iterable[Case]) -> int:
     Raises:
         ConfigError: the file cannot be read.
     """
-    keys = frozenset(read_fusion(path).fitted.get("keys", ()))
-    return sum(case_key(case) in keys for case in cases)
+    fitted = read_fusion(path).fitted
+    users = frozenset(fitted.get("users", ()))
+    older = frozenset(fitted.get("keys", ()))  # of cases, which is all that a file of an older version tells
+    return sum(user_key(case.user_id) in users or bool(older and _case_key(case) in older) for case in cases)
 
 
 def fitted_on(rankers: Mapping[str, Mapping[str, Any]], cases: Iterable[Case]) -> dict[str, int]:
-    """For each ranker whose fusion was fitted on any of the cases: on how many.
+    """For each ranker whose fusion was fitted on users of the cases: of how many of the cases.
 
     Args:
         rankers: Configurations by name.
@@ -50,3 +52,11 @@ def fitted_on(rankers: Mapping[str, Mapping[str, Any]], cases: Iterable[Case]) -
     asked = list(cases) if paths else []
     found = {name: overlap(path, asked) for name, path in paths.items()}
     return {name: count for name, count in found.items() if count}
+
+
+def _case_key(case: Case) -> str:
+    return _digest([case.user_id, sorted(set(case.relevant))])
+
+
+def _digest(value: object) -> str:
+    return hashlib.blake2b(json.dumps(value).encode(), digest_size=8).hexdigest()

@@ -12,7 +12,6 @@ from llmrank.evaluation.cases import Case
 from llmrank.evaluation.fitting.example import Example
 from llmrank.evaluation.fitting.fit import Fitted, fit_examples
 from llmrank.evaluation.fitting.options import FitOptions
-from llmrank.evaluation.fitting.provenance import case_key
 from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.measures.outcomes import per_case
 
@@ -86,5 +85,4 @@ def _example(case: Case, record: Mapping[str, Any]) -> Example | None:
         {part: [each[part] for each in scores] for part in scores[0]},
         [item["id"] in wanted for item in items],
         len(wanted) - len(wanted & {item["id"] for item in items}),
-        case_key(case),
     )

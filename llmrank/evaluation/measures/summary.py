@@ -15,11 +15,11 @@ from typing import Any, get_args
 
 import numpy as np
 
-from llmrank.config import build_embedder
 from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.measures.beyond import Known
 from llmrank.evaluation.measures.bias import PositionBias, Stability
 from llmrank.evaluation.measures.chance import chance
+from llmrank.evaluation.measures.embedding import fields_of, measuring
 from llmrank.evaluation.measures.estimate import Estimator, number
 from llmrank.evaluation.measures.measure import Measure, check_measures, parse_measure
 from llmrank.evaluation.measures.outcomes import known_of, measures_of, per_case
@@ -30,7 +30,6 @@ from llmrank.files import write_whole
 from llmrank.prices import Prices
 from llmrank.protocols import Embedder
 from llmrank.retrieval.text import well_formed
-from llmrank.retrieval.vectors import close_embedder
 from llmrank.types import Status
 
 HISTORY_BINS: Sequence[tuple[int, int | None]] = ((0, 0), (1, 1), (2, 2), (3, 5), (6, 10), (11, 20), (21, 50), (51, None))
@@ -38,7 +37,11 @@ HISTORY_BINS: Sequence[tuple[int, int | None]] = ((0, 0), (1, 1), (2, 2), (3, 5)
 
 
 def write_summary(
-    folder: RunFolder, *, cost: Cost | None = None, embedder: Embedder | None = None, fields: Sequence[str] | None = None
+    folder: RunFolder,
+    *,
+    cost: Cost | None = None,
+    embedder: Embedder | Mapping[str, Any] | None = None,
+    fields: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Writes `summary.json`; see `summarize`."""
     found = summarize(folder, cost=cost, embedder=embedder, fields=fields)
@@ -48,14 +51,19 @@ def write_summary(
 
 
 def summarize(
-    folder: RunFolder, *, cost: Cost | None = None, embedder: Embedder | None = None, fields: Sequence[str] | None = None
+    folder: RunFolder,
+    *,
+    cost: Cost | None = None,
+    embedder: Embedder | Mapping[str, Any] | None = None,
+    fields: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """What a run found, as JSON values.
 
     Args:
         folder: The run; it need not be complete.
         cost: Says what a usage of a model costs; None: the suite's `prices`, before those that `Prices` knows.
-        embedder: For measures that need the items' vectors; None: what the suite's section `embedder` names.
+        embedder: For measures that need the items' vectors: an Embedder, or a section like that of the suite, for the same
+            vectors. None: those of the suite, if they ask nobody: a folder does not decide which server is asked.
         fields: What of an item is embedded; None: the suite's, or the title.
 
     Returns:
@@ -68,7 +76,8 @@ def summarize(
         known is None. ``answers`` has shares of the cases with an answer (``..._cases``) and means over them (``..._items``).
 
     Raises:
-        ConfigError: a measure needs what the run lacks, or the primary one has no value for a case.
+        ConfigError: a measure needs what the run lacks, or the primary one has no value for a case; the suite's vectors need a
+            server or a file, and `embedder` names none, or one of other vectors.
         DatasetError: the folder holds no run, or results that are not of it.
     """
     manifest = folder.manifest
@@ -108,19 +117,19 @@ class _Plan:
 
 
 @contextmanager
-def _knowledge(folder: RunFolder, embedder: Embedder | None, fields: Sequence[str] | None) -> Iterator[Known]:
-    """What the run's measures need to know. An embedder that is made here is closed in the end."""
-    section = dict(folder.manifest["suite"].get("embedder") or {})
-    own_fields = section.pop("fields", None)
-    wanted = fields or own_fields or ("title",)
-    if embedder is not None or all(parse_measure(name).needs != "embedder" for name in folder.manifest["metrics"]):
+def _knowledge(
+    folder: RunFolder, embedder: Embedder | Mapping[str, Any] | None, fields: Sequence[str] | None
+) -> Iterator[Known]:
+    """What the run's measures need to know."""
+    section = folder.manifest["suite"].get("embedder")
+    wanted = fields or fields_of(section)
+    if embedder is not None and not isinstance(embedder, Mapping):
         yield known_of(folder, embedder, wanted)
-        return
-    made = build_embedder(section)
-    try:
-        yield known_of(folder, made, wanted)
-    finally:
-        close_embedder(made)
+    elif all(parse_measure(name).needs != "embedder" for name in folder.manifest["metrics"]):
+        yield known_of(folder)
+    else:
+        with measuring(section, embedder) as made:
+            yield known_of(folder, made, wanted)
 
 
 def _cost(folder: RunFolder, ranker: str, prices: Prices) -> Cost:
@@ -151,9 +160,10 @@ def _shortfalls(rankers: Mapping[str, Mapping[str, Any]], planned: int) -> list[
 
 
 def _fitted(manifest: Mapping[str, Any]) -> list[str]:
-    """A sentence for each ranker whose fusion was fitted on cases of this run."""
+    """A sentence for each ranker whose fusion was fitted on users of this run."""
     return [
-        f"the fusion of {name} was fitted on {count:,} of the {manifest['cases']:,} cases: for these, it is no test of it"
+        f"the fusion of {name} was fitted on the users of {count:,} of the {manifest['cases']:,} cases: "
+        "for these, it is no test of it"
         for name, count in manifest.get("fitted_on", {}).items()
     ]
 

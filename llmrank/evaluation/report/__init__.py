@@ -59,7 +59,7 @@ def _write_cases(folder: RunFolder, overview: Overview) -> dict[str, Extremes]:
         cases.write(cases_header(listed))
         for name in overview.rankers:
             extremes[name] = Extremes(overview.browsed.name)
-            with whole_file(trec / f"{name}.run") as run:
+            with whole_file(folder.trec_path(name)) as run:
                 for outcome in per_case(folder, name, measures):
                     cases.write(cases_line(name, outcome, listed))
                     run.writelines(run_lines(name, outcome, worst=worst))

@@ -22,7 +22,7 @@ from typing import Any
 from llmrank.catalog import Catalog
 from llmrank.config import build_embedder
 from llmrank.errors import ConfigError
-from llmrank.evaluation.fitting.learn import LearnOptions, Part, learn, parts_of
+from llmrank.evaluation.fitting.learn import LearnOptions, Part, embedder_of, learn, parts_of
 from llmrank.evaluation.folder import RunFolder
 from llmrank.files import write_whole
 from llmrank.interactions import Interactions
@@ -106,11 +106,14 @@ def trained(config: Mapping[str, Any], folder: RunFolder, where: str) -> dict[st
     """
     made: dict[str, Any] = deepcopy(dict(config))
     for each in learners(config, where):
-        path = str(_model(each, folder).absolute())
+        section: dict[str, Any] = {"path": str(_model(each, folder).absolute())}
+        embedder = embedder_of(each.parts)
+        if embedder is not None:  # the folder of a learned retriever does not tell whom to ask
+            section["embedder"] = embedder
         if each.name is None:
-            made = {"baseline": each.kind, "path": path}
+            made = {"baseline": each.kind, **section}
         else:
-            made["retrievers"][each.name] = {"kind": each.kind, "path": path}
+            made["retrievers"][each.name] = {"kind": each.kind, **section}
     return made
 
 

@@ -136,7 +136,7 @@ def prepare(
 
 
 def _fitted_on(suite: Suite, folder: RunFolder) -> dict[str, Any]:
-    """For each ranker whose fusion was fitted on cases of this run, on how many."""
+    """For each ranker whose fusion was fitted on users of this run, of how many of its cases."""
     return {"fitted_on": fitted_on(suite.rankers, folder.cases())}
 
 
@@ -331,6 +331,7 @@ def _asked(suite: Suite, templates: Mapping[str, Mapping[str, str]]) -> dict[str
     """What the manifest says of the suite itself."""
     asked = json.loads(json.dumps(suite.as_dict(), default=str))
     asked["rankers"] = {name: without_secrets(config) for name, config in asked["rankers"].items()}
+    asked["embedder"] = without_secrets(asked["embedder"])
     return {
         "suite": asked,
         "seed": suite.seed,
@@ -355,7 +356,7 @@ def _asked(suite: Suite, templates: Mapping[str, Mapping[str, str]]) -> dict[str
 def without_secrets(value: Any) -> Any:
     """A configuration with a digest in place of every header and query value, and of what stands before the @ of an address.
 
-    Equal secrets stay equal, so a change is still seen.
+    Equal secrets stay equal, so a change is still seen; what is a digest already stays one.
     """
     if isinstance(value, Mapping):
         return {
@@ -370,10 +371,13 @@ def without_secrets(value: Any) -> Any:
 
 
 def _digested(value: object) -> str:
+    if _DIGEST.fullmatch(str(value)):
+        return str(value)
     return f"sha256:{hashlib.sha256(str(value).encode(errors='surrogatepass')).hexdigest()[:12]}"
 
 
 _SECRET = ("headers", "query")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{12}")
 _CREDENTIALS = re.compile(r"(\b[a-z][a-z0-9+.-]*://)([^/@\s]+)@", re.IGNORECASE)
 
 
@@ -395,8 +399,9 @@ def _check(
     shaping_parts = (*SHAPING, "embedder") if _retrieves(suite) else SHAPING
     for name in shaping_parts:
         # Null and left out are the same, also for keys that the version which began the run did not know.
-        if _without_nulls(manifest["suite"][name]) != _without_nulls(now["suite"][name]):
-            where, old, new = _difference(manifest["suite"][name], now["suite"][name], name)
+        began = without_secrets(manifest["suite"][name])  # an older version kept those of an embedder
+        if _without_nulls(began) != _without_nulls(now["suite"][name]):
+            where, old, new = _difference(began, now["suite"][name], name)
             raise _changed(f"`{where}`", old, new)
     for name, ranker in now["rankers"].items():
         known = manifest["rankers"].get(name) or manifest.get("dropped", {}).get(name) or ranker

@@ -124,6 +124,8 @@ def load_wave(folder: Path) -> Wave:
     try:
         document = json.loads((folder / "wave.json").read_text(encoding="utf-8"))
         parts = [Part(**part) for part in document["parts"]]
+        if not all(type(part.number) is int for part in parts):  # it becomes the name of files, and may be a stranger's
+            raise TypeError("a part without a number")
         return Wave(folder, document["number"], document["created"], parts)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(
