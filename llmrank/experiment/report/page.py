@@ -6,15 +6,10 @@ they are made visible, and escaped.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from dataclasses import dataclass
-from importlib.resources import files
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from llmrank.evaluation.report.numbers import day
+from llmrank.evaluation.report.offline import offline_template
 from llmrank.evaluation.report.parts import Row, Table
 from llmrank.evaluation.report.scale import Axis
 from llmrank.evaluation.report.values import label, scaled
@@ -75,20 +70,10 @@ class Compared:
 
 def page(findings: Findings) -> str:
     """The whole page."""
-    environment = Environment(
-        loader=PackageLoader("llmrank.experiment.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["visible"] = visible
-    css = files("llmrank.experiment.report").joinpath("experiment.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     measure = findings.primary
     main = findings.of(measure)
     wanted = findings.wanted
-    return environment.get_template("experiment.html.jinja").render(
+    return offline_template("llmrank.experiment.report", "experiment.html.jinja", "experiment.css").render(
         findings=findings,
         outcome=OUTCOMES[findings.decision.outcome],
         facts=facts(findings),
@@ -115,8 +100,6 @@ def page(findings: Findings) -> str:
         prompts=_prompts(findings),
         cases=case_views(findings),
         in_view=in_view,
-        css=Markup(css),  # noqa: S704  # our own file
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
     )
 
 
