@@ -9,7 +9,17 @@ from llmrank.evaluation.report.numbers import joined
 from llmrank.evaluation.report.visible import visible
 from llmrank.experiment.online.effects import MetricEffect
 from llmrank.experiment.online.findings import Said, Traffic
-from llmrank.experiment.online.numbers import interval, level, moment, p_equation, points, signed, value_text
+from llmrank.experiment.online.numbers import (
+    delta_interval,
+    delta_text,
+    interval,
+    level,
+    moment,
+    p_equation,
+    points,
+    signed,
+    value_text,
+)
 from llmrank.experiment.online.preferences import Interleaving
 from llmrank.experiment.online.reading_options import ReadingOptions
 
@@ -108,11 +118,11 @@ def preference_reason(each: Interleaving, early: float, late: float) -> str:
         )
     if math.isnan(found):
         return "No click has earned a credit yet."
-    ends = f" [{100 * low:+.1f}, {100 * high:+.1f}]" if not math.isnan(low) else ""
+    ends = f" {delta_interval(low, high)}" if not math.isnan(low) else ""
     tested = f" ({how}{level(alpha)} interval), {how}{p_equation(p)}" if not math.isnan(p) else ""
     return (
         f"Of the lists with a credit {visible(each.variant)} wins {100 * (found + 0.5):.1f} %, a tie counting half: "
-        f"{100 * found:+.1f} points{ends} beyond one half{tested}, from {users:,} users."
+        f"{delta_text(found)} points{ends} beyond one half{tested}, from {users:,} users."
     )
 
 
