@@ -1,4 +1,4 @@
-"""A package's template and style sheet go in; a template comes out whose page opens offline, runs nothing and escapes everything.
+"""A template and a style sheet go in; a template comes out whose page opens offline, runs nothing and escapes everything.
 
 The page's policy (CSP) lets a browser apply just that style sheet, by its hash, and load nothing.
 """
