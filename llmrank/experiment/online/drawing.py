@@ -117,7 +117,7 @@ def values(reading: OnlineReading, metric: MetricOptions) -> Forest:
 def preferences(reading: OnlineReading) -> Forest:
     """Whose items the users of interleaved lists prefer, a lane for each pair and way to read."""
     options = reading.options
-    early, late = options.levels(options.planned if options.interleaved is None else options.interleaved)
+    early, late = options.levels(options.planned_lists)
     read: list[tuple[Interleaving, str, float, float, float]] = []
     for each in reading.interleavings:
         if each.fixed is not None:

@@ -93,7 +93,7 @@ def _facts(reading: OnlineReading) -> tuple[Fact, ...]:
     found = [*_primary(reading), *_preference(reading)]
     if reading.traffic:
         found += [_users(reading), _check(reading)]
-    if reading.effects:
+    if reading.verdict != "invalid":
         found.append(_reading(reading))
     return tuple(found)
 
@@ -117,15 +117,15 @@ def _primary(reading: OnlineReading) -> list[Fact]:
 
 
 def _preference(reading: OnlineReading) -> list[Fact]:
-    return [
-        Fact(
-            f"Preference for {visible(each.variant)} over {visible(each.control)}",
-            f"{delta_text(each.delta)} points",
-            f"beyond one half of the lists, {each.users:,} users",
-        )
-        for each in reading.interleavings
-        if len(reading.interleavings) == 1
-    ]
+    pairs = reading.interleavings
+    if not pairs:
+        return []
+    lists = f"{sum(each.impressions for each in pairs):,} lists"
+    if len(pairs) > 1:
+        return [Fact("Interleaved", f"{len(pairs)} pairs of variants", lists)]
+    (pair,) = pairs
+    title = f"Preference for {visible(pair.variant)} over {visible(pair.control)}"
+    return [Fact(title, f"{delta_text(pair.delta)} points", f"beyond one half; {lists}, {pair.users:,} users with a credit")]
 
 
 def _users(reading: OnlineReading) -> Fact:
@@ -151,8 +151,12 @@ def _check(reading: OnlineReading) -> Fact:
 
 
 def _reading(reading: OnlineReading) -> Fact:
-    if any(effect.fixed is not None for effect in reading.of(reading.options.ordered[0])):
+    options = reading.options
+    done, planned = any(pair.fixed is not None for pair in reading.interleavings), options.planned_lists
+    if reading.effects:
+        done, planned = any(effect.fixed is not None for effect in reading.of(options.ordered[0])), options.planned
+    if done:
         return Fact("Reading", "Planned sample", "All planned users are there; they are read once.")
-    if reading.options.levels(reading.options.planned)[0]:
+    if options.levels(planned)[0]:
         return Fact("Reading", "Always valid", "The figures may be looked at, and acted upon, at any time.")
     return Fact("Reading", "Not yet", "No part of the level is for looks before all planned users are there.")

@@ -114,7 +114,7 @@ def read_log(
     )
     if reading.sample_ratio_p < SAMPLE_RATIO_ALARM:
         return reading.saying(broken_split(traffic, reading.sample_ratio_p))
-    planned = options.planned if options.interleaved is None else options.interleaved
+    planned = options.planned_lists
     early, late = options.levels(planned)
     pairs, stray = interleavings(
         found.impressions, found.clicks, online.control, found.variants, planned=planned, early=early, late=late

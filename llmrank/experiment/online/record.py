@@ -14,7 +14,6 @@ from llmrank.experiment.online.variant_values import VariantValue
 def record(reading: OnlineReading) -> dict[str, Any]:
     """All of a reading; what is not known, or must not be read yet, is null."""
     options = reading.options
-    early, late = options.levels(options.planned)
     return {
         "experiment": reading.name,
         "control": reading.control,
@@ -26,7 +25,7 @@ def record(reading: OnlineReading) -> dict[str, Any]:
         "moved": reading.moved,
         "sample_ratio_p": finite(reading.sample_ratio_p),
         "alpha": options.alpha,
-        "levels": {"any_time": early, "planned": late},
+        "levels": dict(zip(("any_time", "planned"), options.levels(options.planned), strict=True)),
         "planned": options.planned,
         "planned_reached": reading.planned,
         "begin": finite(reading.begin),
@@ -43,6 +42,8 @@ def record(reading: OnlineReading) -> dict[str, Any]:
             for metric in options.ordered
             if (effects := reading.of(metric))
         },
+        "interleaved_planned": options.planned_lists,
+        "interleaved_levels": dict(zip(("any_time", "planned"), options.levels(options.planned_lists), strict=True)),
         "interleaving": [_interleaving(each) for each in reading.interleavings],
         "events": reading.events,
         "left_out": [{"what": each.what, "count": each.count, "why": each.why} for each in reading.left_out],

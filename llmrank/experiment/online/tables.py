@@ -180,7 +180,7 @@ def _notes(reading: OnlineReading, metric: MetricOptions) -> Iterator[str]:
 
 
 def _lists(reading: OnlineReading) -> Table:
-    early, _ = reading.options.levels(_planned_users(reading))
+    early, _ = reading.options.levels(reading.options.planned_lists)
     columns = ["Lists", "Users with a credit", "Won / tied / lost", "Delta, points"]
     columns += [f"Always-valid {level(early)} interval, mean over users", "p", "p (Holm)"] if early else []
     rows = []
@@ -194,7 +194,7 @@ def _lists(reading: OnlineReading) -> Table:
         if early:
             cells += [Cell(delta_interval(each.low, each.high)), Cell(p_text(each.p)), Cell(p_text(each.adjusted))]
         rows.append(Row(_pair(each.variant, each.control), tuple(cells)))
-    planned, notes = _planned_users(reading), []
+    planned, notes = reading.options.planned_lists, []
     if planned is None:
         notes.append("No test of a fixed sample is shown, as no number of users is planned (`interleaved`).")
     elif all(each.fixed is None for each in reading.interleavings):
@@ -212,7 +212,7 @@ def _lists(reading: OnlineReading) -> Table:
 
 
 def _planned_lists(reading: OnlineReading) -> Table:
-    planned = _planned_users(reading)
+    planned = reading.options.planned_lists
     _, late = reading.options.levels(planned)
     rows = []
     for each in reading.interleavings:
@@ -234,11 +234,6 @@ def _planned_lists(reading: OnlineReading) -> Table:
         columns=("Users with a credit", f"Delta, points [{level(late)} interval]", "p", "p (Holm)"),
         rows=tuple(rows),
     )
-
-
-def _planned_users(reading: OnlineReading) -> int | None:
-    options = reading.options
-    return options.planned if options.interleaved is None else options.interleaved
 
 
 def _pair(variant: str, control: str) -> str:

@@ -75,8 +75,7 @@ def decide(control: str, effects: Sequence[MetricEffect], options: ReadingOption
 
 def prefer(found: Sequence[Interleaving], control: str, options: ReadingOptions) -> Said:
     """What is said where lists were interleaved and nobody was exposed to one variant alone."""
-    planned = options.planned if options.interleaved is None else options.interleaved
-    early, late = options.levels(planned)
+    early, late = options.levels(options.planned_lists)
     shown = [(each, surely_preferred(each, early, late)) for each in found]
     better = [each for each, direction in shown if direction > 0 and each.control == control]
     if better:
@@ -163,7 +162,7 @@ def _reason(effect: MetricEffect, early: float, late: float) -> str:
         how, p, alpha = "always-valid ", effect.any_time.adjusted, early
     else:
         return ""
-    percent = " %" if metric.kind == "conversion" else ""
+    percent = "\N{NO-BREAK SPACE}%" if metric.kind == "conversion" else ""
     ends = interval(metric, said[1], said[2])
     return (
         f"{visible(metric.name)} of {visible(effect.variant)} is {value_text(metric, values[0])}{percent} instead of "

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from llmrank.evaluation.report.numbers import joined
 from llmrank.evaluation.report.visible import visible
 from llmrank.experiment.online.numbers import level
+from llmrank.experiment.online.reading_options import ReadingOptions
 from llmrank.experiment.statistics.sample_ratio import SAMPLE_RATIO_ALARM
 
 if TYPE_CHECKING:
@@ -21,27 +23,48 @@ def texts(reading: OnlineReading) -> tuple[str, ...]:
 
 def method(reading: OnlineReading) -> tuple[str, ...]:
     """How the numbers came about."""
+    return (*_of_metrics(reading), *_of_lists(reading))
+
+
+def _of_metrics(reading: OnlineReading) -> Iterator[str]:
     if not reading.effects:
-        return ()
+        return
     options = reading.options
-    early, late = options.levels(options.planned)
-    said = ["A user counts for the variant of the first exposure, with what came after it."]
+    early, _ = options.levels(options.planned)
+    yield "A user counts for the variant of the first exposure, with what came after it."
     if early:
-        said.append(
+        yield (
             f"The always-valid interval holds at all looks together with a chance of {level(early)}, so it may be read at "
-            "any time; that of a difference never becomes wider. Corrected p values are those for the number of variants by "
-            "Holm's method in the primary metric, and by Benjamini and Hochberg's over all comparisons in the others."
+            "any time; it never becomes wider."
         )
-    if options.planned is not None:
-        said.append(
-            f"The test of the planned sample is made of the first {options.planned:,} users, once. Of the level "
-            f"{options.alpha:g} it has {late:g}, and looks at any time have {early:g}: a false finding by either "
-            f"stays below {options.alpha:g}."
-        )
-    said.append(
-        "An interval of one variant's own value is for that value alone: two of them may overlap where the difference is shown."
+    yield (
+        "Both p values are corrected for the number of variants by Holm's method in the primary metric, and by Benjamini and "
+        "Hochberg's over all comparisons in the others; intervals are not."
     )
-    return tuple(said)
+    yield from _plan(options, options.planned, "users")
+    yield "An interval of one variant's value is for that value alone: two may overlap although the difference is shown."
+
+
+def _of_lists(reading: OnlineReading) -> Iterator[str]:
+    if not reading.interleavings:
+        return
+    options = reading.options
+    early, _ = options.levels(options.planned_lists)
+    if early:
+        yield (
+            f"Interleaved lists: the always-valid interval, by betting, is of the mean over users; it holds at all looks "
+            f"together with a chance of {level(early)}. P values are corrected for the number of pairs by Holm's method."
+        )
+    yield from _plan(options, options.planned_lists, "users with a click on an interleaved list that earned a credit")
+
+
+def _plan(options: ReadingOptions, planned: int | None, who: str) -> Iterator[str]:
+    if planned is not None:
+        early, late = options.levels(planned)
+        yield (
+            f"The test of the planned sample is made of the first {planned:,} {who}, once. Of the level {options.alpha:g} it "
+            f"has {late:g}, and looks at any time have {early:g}: a false finding by either stays below {options.alpha:g}."
+        )
 
 
 def assumed(reading: OnlineReading) -> tuple[str, ...]:
