@@ -107,22 +107,22 @@ FOUR = ("plain", "recency", "diverse, from the long tail of the catalogue", "exp
 @lru_cache
 def two() -> OnlineReading:
     """Two variants, all planned users there, one clearly better; a log with all sorts of mishaps."""
-    events = visits(_options(TWO), 4000, {"plain": 0.20, "recency": 0.25}, days=28)
-    return reading(TWO, events, mishaps(TWO), torn=True, planned=2500)
+    events = visits(_options(TWO), 2500, {"plain": 0.20, "recency": 0.25}, days=28)
+    return reading(TWO, events, mishaps(TWO), torn=True, planned=1500)
 
 
 @lru_cache
 def four() -> OnlineReading:
     """Four variants before the planned users are there; one is clearly worse."""
     rates = dict(zip(FOUR, (0.20, 0.22, 0.05, 0.21), strict=True))
-    return reading(FOUR, visits(_options(FOUR), 3000, rates, days=20), planned=20_000)
+    return reading(FOUR, visits(_options(FOUR), 1600, rates, days=20), planned=20_000)
 
 
 @lru_cache
 def four_done() -> OnlineReading:
     """Four variants, read once: no part of the level is for looks."""
     rates = dict(zip(FOUR, (0.20, 0.27, 0.12, 0.21), strict=True))
-    return reading(FOUR, visits(_options(FOUR), 4000, rates, days=20, seed=4), planned=2500, early=0)
+    return reading(FOUR, visits(_options(FOUR), 1600, rates, days=20, seed=4), planned=1000, early=0)
 
 
 @lru_cache

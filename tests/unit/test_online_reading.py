@@ -279,6 +279,9 @@ def test_the_command_reads_logs(experiment: Path, tmp_path: Path) -> None:
     assert "Ship new: it is better than plain." in ran.output
     values = json.loads(out.read_text(encoding="utf-8"))
     assert (values["alpha"], sum(values["users"].values())) == (0.1, 600)
+    ran = CliRunner().invoke(ab_app, ["read", str(experiment), *logs, "--out", str(tmp_path / "reading.html")])
+    assert ran.exit_code == 0, ran.output
+    assert "Ship new: it is better than plain." in (tmp_path / "reading.html").read_text(encoding="utf-8")
     with EventLog.open(tmp_path / "broken.db") as log:
         log.write(*users(1000, {"plain": 0.2, "new": 0.5}, lost=0.4))
     ran = CliRunner().invoke(ab_app, ["read", str(experiment), "--log", str(tmp_path / "broken.db")])

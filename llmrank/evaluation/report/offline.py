@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from functools import lru_cache
 from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -15,6 +16,7 @@ from markupsafe import Markup
 from llmrank.evaluation.report.visible import visible
 
 
+@lru_cache
 def offline_template(package: str, name: str, sheet: str) -> Template:
     """The template, which finds `css` and `policy` among its variables, and what it imports or extends beside it.
 
