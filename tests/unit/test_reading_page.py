@@ -35,7 +35,7 @@ from llmrank.experiment.online.numbers import (
 )
 from llmrank.experiment.online.page import page
 from tests.unit.sample_findings import HOSTILE
-from tests.unit.sample_readings import ALL, both, broken, four, hostile, interleaved, two, waiting
+from tests.unit.sample_readings import ALL, both, broken, few, four, hostile, interleaved, two, waiting
 from tests.unit.test_experiment_report import Tags, shown
 
 NAMES = list(ALL)
@@ -190,6 +190,15 @@ def test_a_drawing_says_which_way_it_was_read() -> None:
         "always valid",
         "always valid",
     ]
+
+
+def test_what_is_not_there_is_not_promised() -> None:
+    """No caption speaks of an interval while none is known; of pairs, how many have their planned users is said."""
+    text = shown(page(few()))
+    assert "Difference from plain , with" not in text
+    assert "Value of each variant , with" not in text
+    assert "no interval yet" in text
+    assert "of 1 of 2 pairs; the others have not got their users." in shown(page(interleaved()))
 
 
 def test_a_difference_is_coloured_by_what_is_better() -> None:

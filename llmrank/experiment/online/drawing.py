@@ -32,10 +32,10 @@ def interval_names(reading: OnlineReading, metric: MetricOptions) -> tuple[str, 
     early, late = reading.options.levels(reading.options.planned)
     now, planned = f"always-valid {level(early)} interval", f"{level(late)} interval of the planned sample"
     done = any(effect.fixed is not None for effect in reading.of(metric))
-    if early and done:
-        return f"{planned}, and its {now}", planned
-    said = planned if done else now if early else ""
-    return said, said
+    told = [each.any_time for each in reading.of(metric) if each.any_time is not None and math.isfinite(each.any_time.low)]
+    own = any(math.isfinite(each.low) for each in reading.values_of(metric))
+    both = f"{planned}, and its {now}" if told else planned
+    return (both if done else now if told else ""), (planned if done else now if own else "")
 
 
 def split(reading: OnlineReading) -> Forest:
@@ -123,8 +123,8 @@ def preferences(reading: OnlineReading) -> Forest:
         if each.fixed is not None:
             read.append((each, f"planned sample, {level(late)}", each.fixed.low, each.fixed.delta, each.fixed.high))
         if early or each.fixed is None:
-            ends = (each.low, each.high) if early else (math.nan, math.nan)
-            read.append((each, f"always valid, {level(early)}" if early else "so far", ends[0], each.delta, ends[1]))
+            now = (each.low, each.delta, each.high) if early else (math.nan, each.delta, math.nan)
+            read.append((each, f"always valid, {level(early)}" if early else "so far", *now))
     on = _axis(100 * value for row in read for value in row[2:])
     lanes: list[Lane] = []
     for each, how, low, delta, high in read:

@@ -152,11 +152,13 @@ def _check(reading: OnlineReading) -> Fact:
 
 def _reading(reading: OnlineReading) -> Fact:
     options = reading.options
-    done, planned = any(pair.fixed is not None for pair in reading.interleavings), options.planned_lists
+    read, planned = [pair.fixed is not None for pair in reading.interleavings], options.planned_lists
     if reading.effects:
-        done, planned = any(effect.fixed is not None for effect in reading.of(options.ordered[0])), options.planned
-    if done:
+        read, planned = [effect.fixed is not None for effect in reading.of(options.ordered[0])], options.planned
+    if all(read):
         return Fact("Reading", "Planned sample", "All planned users are there; they are read once.")
+    if any(read):
+        return Fact("Reading", "Planned sample", f"of {sum(read)} of {len(read)} pairs; the others have not got their users.")
     if options.levels(planned)[0]:
         return Fact("Reading", "Always valid", "The figures may be looked at, and acted upon, at any time.")
     return Fact("Reading", "Not yet", "No part of the level is for looks before all planned users are there.")

@@ -80,8 +80,11 @@ def mark(low: float, mean: float, high: float, on: Axis, side: str, words: str) 
         on: The axis.
         side, words: Of the `Mark`.
     """
-    places = (on.at(value) if math.isfinite(value) else None for value in (low, mean, high))
-    return Mark(*places, side, words)
+
+    def at(value: float) -> float | None:
+        return on.at(value) if math.isfinite(value) else None
+
+    return Mark(at(low), at(mean), at(high), side, words)
 
 
 def side(low: float, high: float, better: str) -> str:
