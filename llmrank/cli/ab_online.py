@@ -13,7 +13,9 @@ def read(
     log: Annotated[
         list[Path], typer.Option("--log", "-l", help="An event log (.jsonl, .sqlite, .db); give it again for one more.")
     ],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write it to a file: .md or .json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Also write an HTML page, or Markdown or JSON by its ending.")
+    ] = None,
 ) -> None:
     """Read the event log of an online experiment.
 

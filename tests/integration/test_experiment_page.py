@@ -1,4 +1,4 @@
-"""An experiment's page in a real browser: nothing is loaded, nothing breaks, nothing sticks out, also on a phone."""
+"""The pages of experiments, offline and online, in a real browser: nothing is loaded, breaks or sticks out, also on a phone."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from llmrank.experiment.online.page import page as reading_page
 from llmrank.experiment.report.page import page
 from tests.integration.chromium import Tab, required_browser, tab
 from tests.unit.sample_findings import ALL
+from tests.unit.sample_readings import ALL as READINGS
 
 PHONE, DESK = 360, 1200
 
@@ -21,12 +23,26 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
         yield opened
 
 
-@pytest.fixture(params=ALL)
+PAGES = {name: lambda make=make: page(make()) for name, make in ALL.items()}
+PAGES |= {f"online {name}": lambda make=make: reading_page(make()) for name, make in READINGS.items()}
+
+
+@pytest.fixture(params=PAGES)
 def written(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The page of one of the sample experiments."""
     path = tmp_path / "report.html"
-    path.write_text(page(ALL[request.param]()), encoding="utf-8")
+    path.write_text(PAGES[request.param](), encoding="utf-8")
     return path
+
+
+def test_a_name_is_not_squeezed_on_a_phone(chromium: Tab, tmp_path: Path) -> None:
+    """Beside a long value a name goes into a line of its own: no name of a lane is a column of single letters."""
+    path = tmp_path / "reading.html"
+    path.write_text(reading_page(READINGS["four"]()), encoding="utf-8")
+    chromium.open(path, PHONE)
+    narrow = "[...document.querySelectorAll('.lane:not(.ends) .who')].filter(each => each.clientHeight > 80).length"
+    assert chromium.value("document.querySelectorAll('.lane .who').length") >= 20
+    assert chromium.value(narrow) == 0
 
 
 @pytest.mark.parametrize("width", [PHONE, DESK])

@@ -149,4 +149,4 @@ def test_a_broken_split_is_refused(tmp_path: Path) -> None:
     assert reading.effects == ()
     assert reading.interleavings == ()
     assert "recency has" in reading.reason or "plain has" in reading.reason
-    assert "Users with outcomes and without an exposure" in " ".join(reading.notes)
+    assert "Users with outcomes and without an exposure" in " ".join(map(str, reading.left_out))

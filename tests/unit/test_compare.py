@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import html
 import json
 import math
 import re
@@ -449,7 +450,7 @@ def test_the_page_allows_its_own_style_only(tmp_path: Path) -> None:
     style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)
     assert style is not None
     digest = b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
-    assert f"default-src 'none'; style-src 'sha256-{digest}'" in page
+    assert f"default-src 'none'; style-src 'sha256-{digest}'" in html.unescape(page)
     assert not re.search(r'style="|src=|href=|url\(|@import', page)
 
 

@@ -14,10 +14,13 @@ from html.parser import HTMLParser
 from typing import Any, get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from llmrank.evaluation.measures.measure import Measure
 from llmrank.evaluation.report.numbers import p_text
+from llmrank.evaluation.report.scale import axis_over
 from llmrank.evaluation.report.values import signed, value_text
 from llmrank.evaluation.report.visible import visible
 from llmrank.experiment.findings import Decision, Effect, Findings, Outcome
@@ -348,6 +351,27 @@ def test_an_axis_of_nothing() -> None:
         [Effect(NDCG, "v", 0.0, 0.0, difference(math.nan, 1.0, p=1.0), 1.0, "holm")],
     ):
         assert 0 <= axis(effects).at(0) <= 100
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=6), st.booleans())
+def test_an_axis_holds_all_values(values: list[float], differences: bool) -> None:
+    """They lie between the outer ticks; 0 is on the scale of differences, and on that of values only if it must be."""
+    on = axis_over(values, length=100, margin=8, differences=differences)
+    assert all(8 - 1e-2 <= on.at(value) <= 92 + 1e-2 for value in values)
+    assert all(0 < place < 100 for place, _ in on.ticks)
+    if differences:
+        assert on.zero is not None
+        assert [text for place, text in on.ticks if place == on.zero and not text.strip("0.,")]
+    else:
+        assert not any(text.startswith("+") for _, text in on.ticks)
+
+
+def test_an_axis_of_values_need_not_begin_at_zero() -> None:
+    """Rates of 20 and 21 % are told apart; their ticks have no sign."""
+    on = axis_over([20.0, 21.0], length=100, margin=8, differences=False)
+    assert (on.first, on.last, on.zero) == (20.0, 21.0, None)
+    assert [text for _, text in on.ticks] == ["20.0", "20.5", "21.0"]
+    assert axis_over([20.0, 21.0], length=100, margin=8).zero == 8.0
 
 
 def test_a_guardrail_is_drawn_in_units_of_its_margin() -> None:

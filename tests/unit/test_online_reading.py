@@ -148,7 +148,8 @@ def test_users_whose_days_are_not_over_are_waited_for(tmp_path: Path) -> None:
     found = read(tmp_path, users(400, {"plain": 0.2, "new": 0.6}), planned=400, metrics=metrics)
     assert found.verdict == "go on"
     assert found.reason == "All 400 planned users have come; the days of the last one are over on 1970-01-08 06:39 UTC."
-    assert "Metric buy: users who do not count yet, as their 7 days are not over: 400." in found.notes
+    said = [str(each) for each in found.left_out]
+    assert "Metric buy: users who do not count yet: 400. They will, as soon as their 7 days are over." in said
     later = outcome("e", "0", "visit", event_id="later", time=8 * DAY)
     found = read(tmp_path, [later], planned=400, metrics=metrics)
     assert (found.verdict, found.planned) == ("ship", 400)
@@ -166,8 +167,8 @@ def test_what_is_wrong_with_a_log_is_told(tmp_path: Path) -> None:
     with (tmp_path / "log.jsonl").open("ab") as file:
         file.write(b'{"id":"torn')
     found = read(tmp_path, [], metrics={"buy": {"kind": "conversion"}, "visits": {"kind": "mean"}})
-    said = " ".join(found.notes)
-    assert "Users who were exposed to a second variant later: 1 (2.5 %)." in said
+    said = " ".join([*map(str, found.left_out), *found.notes])
+    assert "Users who were exposed to a second variant later: 1. 2.5 % of all" in said
     assert "Users with outcomes and without an exposure: 1." in said
     assert "Events with the id of an earlier one and other content: 1." in said
     assert "Lines of the log that were never written to their end: 1." in said
@@ -204,7 +205,7 @@ def test_interleaved_lists_stand_beside_metrics(tmp_path: Path) -> None:
     events = [*users(300, {"plain": 0.3, "new": 0.3}), *interleaved(200, 0.9), click("e", "0", "none", "x", time=3.0)]
     found = read(tmp_path, events, planned=5000)
     assert found.verdict == "go on"
-    said = " ".join(found.notes)
+    said = " ".join([*map(str, found.left_out), *found.notes])
     assert "Interleaved lists: Of the lists with a credit new wins" in said
     assert "Clicks on no list of the log, or on no item of their list: 1." in said
     assert [table.key for table in found.tables()] == ["users", "metric-buy", "metric-revenue", "interleaving"]
@@ -231,7 +232,7 @@ def test_every_form_shows_the_same(tmp_path: Path) -> None:
     assert values["metrics"]["revenue"]["variants"]["<b>[new]|*"]["planned"]["difference"] == first.fixed.difference
     for table in found.tables():
         assert all(len(row.cells) == len(table.columns) for row in table.rows)
-    with pytest.raises(ConfigError, match=r"use one of: \.md, \.json"):
+    with pytest.raises(ConfigError, match=r"use one of: \.html, \.md, \.json"):
         found.write(tmp_path / "reading.pdf")
 
 
@@ -278,6 +279,9 @@ def test_the_command_reads_logs(experiment: Path, tmp_path: Path) -> None:
     assert "Ship new: it is better than plain." in ran.output
     values = json.loads(out.read_text(encoding="utf-8"))
     assert (values["alpha"], sum(values["users"].values())) == (0.1, 600)
+    ran = CliRunner().invoke(ab_app, ["read", str(experiment), *logs, "--out", str(tmp_path / "reading.html")])
+    assert ran.exit_code == 0, ran.output
+    assert "Ship new: it is better than plain." in (tmp_path / "reading.html").read_text(encoding="utf-8")
     with EventLog.open(tmp_path / "broken.db") as log:
         log.write(*users(1000, {"plain": 0.2, "new": 0.5}, lost=0.4))
     ran = CliRunner().invoke(ab_app, ["read", str(experiment), "--log", str(tmp_path / "broken.db")])

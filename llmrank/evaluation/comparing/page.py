@@ -5,19 +5,15 @@ The page runs no script and loads nothing; its policy (CSP) forbids both. Names 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-
-import jinja2
 
 from llmrank.evaluation.measures.measure import Measure
 from llmrank.evaluation.measures.statistics import Difference
 from llmrank.evaluation.report.numbers import day
+from llmrank.evaluation.report.offline import offline_template
 from llmrank.evaluation.report.scale import Axis, axis_over
 from llmrank.evaluation.report.values import label, scaled
 from llmrank.evaluation.report.visible import visible
@@ -52,30 +48,19 @@ class Bar:
 
 def page(comparison: Comparison) -> str:
     """The whole page."""
-    folder = Path(__file__).parent
-    style = (folder / "compare.css").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     sections = []
     for table in comparison.tables():
         rows = comparison.of(table.key)
         axis = _axis(rows)
         bars = [None if row.difference is None else _bar(row.measure, row.difference, axis) for row in rows]
         sections.append({"table": table, "axis": axis, "rows": list(zip(table.rows, bars, strict=True))})
-    return environment.get_template("compare.html.jinja").render(
+    return offline_template("llmrank.evaluation.comparing", "compare.html.jinja", "compare.css").render(
         comparison=comparison,
         baseline=visible(comparison.baseline),
         primary=label(comparison.of(comparison.primary)[0].measure),
         notes=[visible(note) for note in comparison.notes],
         sections=sections,
         runs=[(visible(name), day(created)) for name, created in comparison.runs],
-        style=style,
-        style_digest=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         width=WIDTH,
     )
 

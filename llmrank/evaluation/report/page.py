@@ -6,21 +6,18 @@ policy lets a browser apply just that style sheet, by its hash, and load nothing
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from llmrank.catalog import Catalog
 from llmrank.evaluation.report.case_view import CaseView, case_view
 from llmrank.evaluation.report.extremes import FAILURES, KEPT, Extremes
 from llmrank.evaluation.report.numbers import day, percent
+from llmrank.evaluation.report.offline import offline_template
 from llmrank.evaluation.report.overview import STATUSES, Overview
 from llmrank.evaluation.report.parts import Figure, Table
 from llmrank.evaluation.report.tables.memorization import memorization_examples
@@ -62,16 +59,7 @@ def page(
         catalog: Has the titles.
         name: What the run is called: its folder's name.
     """
-    environment = Environment(
-        loader=PackageLoader("llmrank.evaluation.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    css = files("llmrank.evaluation.report").joinpath("report.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    yield from environment.get_template("report.html.jinja").generate(
+    yield from offline_template("llmrank.evaluation.report", "report.html.jinja", "report.css").generate(
         overview=overview,
         name=visible(name),
         created=day(str(overview.manifest.get("created", ""))),
@@ -87,8 +75,6 @@ def page(
         failures=FAILURES,
         suite=_yaml(overview.manifest["suite"]),
         facts=_facts(overview.manifest),
-        css=Markup(css),  # noqa: S704  # our own file
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
         svg=Markup,
     )
 

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmrank.evaluation.measures.statistics import holm
+from llmrank.experiment.online.columns import Columns, columns_of
 from llmrank.experiment.online.reading_options import MetricOptions, ReadingOptions
-from llmrank.experiment.online.tally import Floats, Tally
+from llmrank.experiment.online.tally import Tally
 from llmrank.experiment.statistics.asymptotic import LEAST, AsymptoticDifference
 from llmrank.experiment.statistics.groups import (
     GroupDifference,
@@ -79,32 +80,6 @@ class MetricEffect:
     reduction: float | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Columns:
-    """What a metric takes of each user, in the order of exposure."""
-
-    above: Floats
-    below: Floats | None
-    before: Floats | None
-
-    def of(self, users: NDArray[np.bool_]) -> _Columns:
-        below, before = (None if each is None else each[users] for each in (self.below, self.before))
-        return _Columns(self.above[users], below, before)
-
-    @property
-    def value(self) -> float:
-        total = len(self.above) if self.below is None else float(self.below.sum())
-        return float(self.above.sum()) / total if total else math.nan
-
-    @property
-    def each(self) -> Floats:
-        """One value a user, whose mean is the metric and varies as the metric does (for ratios: the delta method)."""
-        if self.below is None:
-            return self.above
-        ratio = self.value
-        return ratio + (self.above - ratio * self.below) / (float(self.below.sum()) / len(self.below))
-
-
 def metric_effects(tally: Tally, control: str, shares: Sequence[float], options: ReadingOptions) -> tuple[MetricEffect, ...]:
     """The effects in all metrics, the primary one first.
 
@@ -133,7 +108,7 @@ def _of(
     metric: MetricOptions, tally: Tally, control: str, shares: Sequence[float], options: ReadingOptions
 ) -> Iterator[MetricEffect]:
     over = tally.over(metric.window_s)
-    columns = _columns(metric, tally)
+    columns = columns_of(metric, tally)
     base = tally.variants.index(control)
     theirs = tally.places == base
     theirs[over:] = False
@@ -167,16 +142,8 @@ def _of(
         )
 
 
-def _columns(metric: MetricOptions, tally: Tally) -> _Columns:
-    above = tally.after(metric.outcomes, metric.window_s, count=metric.kind == "conversion")
-    if metric.kind == "conversion":
-        above = (above > 0).astype(np.float64)
-    below = None if metric.denominator is None else tally.after(metric.denominator, metric.window_s)
-    return _Columns(above, below, None if metric.covariate is None else tally.before(metric.covariate))
-
-
 def _any_time(
-    columns: _Columns, ours: NDArray[np.bool_], theirs: NDArray[np.bool_], *, confidence: float, expected: int
+    columns: Columns, ours: NDArray[np.bool_], theirs: NDArray[np.bool_], *, confidence: float, expected: int
 ) -> tuple[AnyTime, float | None]:
     """The always-valid interval of a pair, whose users come in the order of exposure; and what CUPED takes out."""
     both = ours | theirs
@@ -209,7 +176,7 @@ def _looks(users: int) -> Iterator[int]:
     yield users
 
 
-def _fixed(metric: MetricOptions, value: _Columns, control: _Columns, confidence: float) -> GroupDifference:
+def _fixed(metric: MetricOptions, value: Columns, control: Columns, confidence: float) -> GroupDifference:
     before = None
     if value.before is not None and control.before is not None:
         before = (value.before, control.before)

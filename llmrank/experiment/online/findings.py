@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from llmrank.evaluation.report.writing import write_by_ending
 from llmrank.experiment.online.effects import MetricEffect
+from llmrank.experiment.online.left_out import LeftOut
 from llmrank.experiment.online.preferences import Interleaving
 from llmrank.experiment.online.reading_options import MetricOptions, ReadingOptions
+from llmrank.experiment.online.variant_values import VariantValue
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -55,10 +56,13 @@ class OnlineReading:
         decision: The same in a sentence.
         reason: What that rests on, in a sentence or two; may be empty.
         effects: The primary metric first; none if the split is broken.
+        values: Of every variant, in the same order of metrics; none if the split is broken.
         planned: How many planned users the primary metric has, of `options.planned`.
         interleavings: A pair of variants each; none if nothing was interleaved or the split is broken.
         begin, end: The times of the earliest and the latest event, in Unix seconds; NaN without one.
-        notes: What a reader has to know, a sentence each.
+        events: How many events of this experiment the log has, each once.
+        left_out: What of the log does not count.
+        notes: What else a reader has to know, a sentence each.
     """
 
     name: str
@@ -76,6 +80,9 @@ class OnlineReading:
     begin: float
     end: float
     notes: tuple[str, ...] = ()
+    events: int = 0
+    left_out: tuple[LeftOut, ...] = ()
+    values: tuple[VariantValue, ...] = ()
 
     @property
     def users(self) -> int:
@@ -91,6 +98,10 @@ class OnlineReading:
         """The effects in one metric."""
         return tuple(effect for effect in self.effects if effect.metric == metric)
 
+    def values_of(self, metric: MetricOptions) -> tuple[VariantValue, ...]:
+        """The variants' values in one metric."""
+        return tuple(value for value in self.values if value.metric == metric)
+
     def tables(self) -> Iterator[Table]:
         """Users, one table a metric, the primary one first, and interleaved lists, ready to be shown."""
         from llmrank.experiment.online.tables import tables
@@ -103,7 +114,7 @@ class OnlineReading:
         from rich.text import Text
 
         from llmrank.evaluation.report.terminal import terminal_table
-        from llmrank.experiment.online.tables import texts
+        from llmrank.experiment.online.words import texts
 
         parts: list[RenderableType] = []
         for table in self.tables():
@@ -114,7 +125,7 @@ class OnlineReading:
     def markdown(self) -> str:
         """All of it in GitHub's Markdown, the decision first."""
         from llmrank.evaluation.report.markdown import escaped, table_markdown
-        from llmrank.experiment.online.tables import texts
+        from llmrank.experiment.online.words import texts
 
         chunks = [f"# {escaped(self.name)}\n\n**{escaped(self.decision)}** {escaped(self.reason)}".rstrip() + "\n"]
         for table in self.tables():
@@ -125,23 +136,25 @@ class OnlineReading:
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as JSON values; what is not known, or must not be read yet, is null."""
-        from llmrank.experiment.online.tables import record
+        from llmrank.experiment.online.record import record
 
         return record(self)
 
+    def html(self) -> str:
+        """All of it as one HTML page, which opens offline."""
+        from llmrank.experiment.online.page import page
+
+        return page(self)
+
     def write(self, path: str | Path) -> None:
-        """Writes the Markdown (``.md``) or the JSON (``.json``), by the path's ending.
+        """Writes the page (``.html``), the Markdown (``.md``) or the JSON (``.json``), by the path's ending.
 
         Raises:
             ConfigError: another ending, or a place that cannot be written to.
         """
         forms: dict[str, Callable[[], str]] = {
+            ".html": self.html,
             ".md": self.markdown,
             ".json": lambda: json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n",
         }
         write_by_ending(path, forms)
-
-
-def finite(value: float) -> float | None:
-    """The number for JSON; None for one that is not known or infinite."""
-    return value if math.isfinite(value) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
-from llmrank.evaluation.report.numbers import MISSING, percent, significant
+from llmrank.evaluation.report.numbers import MISSING, p_text, percent, significant
 from llmrank.experiment.online.reading_options import MetricOptions
 
 
@@ -29,16 +29,29 @@ def interval(metric: MetricOptions, low: float, high: float) -> str:
     return f"[{signed(metric, low)}, {signed(metric, high)}]" if math.isfinite(low) or math.isfinite(high) else ""
 
 
+def value_interval(metric: MetricOptions, low: float, high: float) -> str:
+    """The interval of a value, without signs; empty if it is not known."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return "[" + ", ".join(value_text(metric, end).replace("-", "−") for end in (low, high)) + "]"
+
+
+def delta_text(value: float) -> str:
+    """A preference in points, with its sign."""
+    if math.isnan(value):
+        return MISSING
+    text = f"{100 * abs(value):.1f}"
+    return text if not text.strip("0.") else ("+" if value > 0 else "−") + text
+
+
+def delta_interval(low: float, high: float) -> str:
+    """Both ends; empty if they are not known."""
+    return "" if math.isnan(low) else f"[{delta_text(low)}, {delta_text(high)}]"
+
+
 def points(metric: MetricOptions) -> str:
     """What stands behind a difference."""
     return " points" if metric.kind == "conversion" else ""
-
-
-def p_text(value: float) -> str:
-    """A p value: ``< 0.001``, ``0.034``, ``0.41``."""
-    if math.isnan(value):
-        return MISSING
-    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
 def p_equation(value: float) -> str:

@@ -17,9 +17,11 @@ from llmrank.experiment.online.assignment import OnlineOptions, online_of
 from llmrank.experiment.online.effects import metric_effects
 from llmrank.experiment.online.events import Scan
 from llmrank.experiment.online.findings import OnlineReading, Traffic
+from llmrank.experiment.online.left_out import LeftOut, of_log, of_metrics
 from llmrank.experiment.online.preferences import interleavings
 from llmrank.experiment.online.reading_options import ReadingOptions, reading_of
 from llmrank.experiment.online.tally import Tally, tally
+from llmrank.experiment.online.variant_values import variant_values
 from llmrank.experiment.online.verdict import broken_split, decide, prefer, preference_reason, surely_preferred
 from llmrank.experiment.spec import Spec, load_spec
 from llmrank.experiment.statistics.sample_ratio import SAMPLE_RATIO_ALARM, sample_ratio_mismatch
@@ -107,22 +109,27 @@ def read_log(
         interleavings=(),
         begin=found.begin,
         end=found.end,
-        notes=tuple(_of_log(scan, found)),
+        events=scan.events - found.foreign - found.later,
+        left_out=of_log(scan, found),
     )
     if reading.sample_ratio_p < SAMPLE_RATIO_ALARM:
         return reading.saying(broken_split(traffic, reading.sample_ratio_p))
-    planned = options.planned if options.interleaved is None else options.interleaved
+    planned = options.planned_lists
     early, late = options.levels(planned)
     pairs, stray = interleavings(
         found.impressions, found.clicks, online.control, found.variants, planned=planned, early=early, late=late
     )
-    notes = [*reading.notes, *_of_metrics(found, options)]
-    if stray:
-        notes.append(f"Clicks on no list of the log, or on no item of their list: {stray:,}. They do not count.")
+    strays = (LeftOut("Clicks on no list of the log, or on no item of their list", stray, "They do not count."),)
+    reading = replace(
+        reading,
+        interleavings=pairs,
+        notes=tuple(_unknown(found, options)),
+        left_out=(*reading.left_out, *of_metrics(found, options), *(strays if stray else ())),
+    )
     if not found.units:
-        return replace(reading, interleavings=pairs, notes=tuple(notes)).saying(prefer(pairs, online.control, options))
+        return reading.saying(prefer(pairs, online.control, options))
     effects = metric_effects(found, online.control, list(shares.values()), options)
-    notes += [
+    notes = [
         f"Interleaved lists: {preference_reason(pair, early, late)}" for pair in pairs if surely_preferred(pair, early, late)
     ]
     primary = options.ordered[0]
@@ -132,25 +139,17 @@ def read_log(
         ready = float(found.exposed[options.planned - 1]) + primary.window_s
     said = decide(online.control, [each for each in effects if each.metric == primary], options, reached, ready)
     reached = reached if options.planned is None else min(reached, options.planned)
-    return replace(reading, effects=effects, planned=reached, interleavings=pairs, notes=tuple(notes)).saying(said)
+    return replace(
+        reading,
+        effects=effects,
+        values=variant_values(found, list(shares.values()), options),
+        planned=reached,
+        notes=(*reading.notes, *notes),
+    ).saying(said)
 
 
-def _of_log(scan: Scan, found: Tally) -> Iterator[str]:
-    if found.moved:
-        part = 100 * found.moved / len(found.units)
-        yield (
-            f"Users who were exposed to a second variant later: {found.moved:,} ({part:.1f} %). They count for their first, "
-            "which makes differences look smaller than they are."
-        )
-    if found.strangers:
-        yield f"Users with outcomes and without an exposure: {found.strangers:,}. They do not count."
-    if scan.other:
-        yield f"Events with the id of an earlier one and other content: {scan.other:,}. The first one counts."
-    if scan.torn:
-        yield f"Lines of the log that were never written to their end: {scan.torn:,}. They do not count."
-
-
-def _of_metrics(found: Tally, options: ReadingOptions) -> Iterator[str]:
+def _unknown(found: Tally, options: ReadingOptions) -> Iterator[str]:
+    """The outcomes that a metric asks for and that never occur."""
     if not found.units:
         return
     for metric in options.ordered:
@@ -158,7 +157,3 @@ def _of_metrics(found: Tally, options: ReadingOptions) -> Iterator[str]:
             if name is not None and name not in found.names:
                 seen = nearest(name, found.names) if found.names else "the log has no outcomes at all"
                 yield f"Metric {metric.name}: no outcome of the log is called {name}; {seen}"
-        young = len(found.units) - found.over(metric.window_s)
-        if young:
-            days = f"{metric.window_days:g} days"
-            yield f"Metric {metric.name}: users who do not count yet, as their {days} are not over: {young:,}."

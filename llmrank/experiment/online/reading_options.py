@@ -119,6 +119,11 @@ class ReadingOptions:
         """The metrics, the primary one first."""
         return tuple(sorted(self.metrics, key=lambda metric: metric.name != self.primary))
 
+    @property
+    def planned_lists(self) -> int | None:
+        """How many users with a click on an interleaved list were planned for."""
+        return self.planned if self.interleaved is None else self.interleaved
+
     def levels(self, planned: int | None) -> tuple[float, float]:
         """How much of `alpha` always-valid looks take, and how much the look at a planned sample."""
         early = self.alpha if planned is None else self.alpha * self.early

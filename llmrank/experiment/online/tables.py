@@ -1,17 +1,25 @@
-"""An OnlineReading goes in; tables, sentences and JSON values come out. What must not be read yet is in none of them."""
+"""An OnlineReading goes in; the tables of every report come out. What must not be read yet is in none of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from llmrank.evaluation.report.numbers import MISSING, count
+from llmrank.evaluation.report.numbers import MISSING, count, p_text
 from llmrank.evaluation.report.parts import Cell, Row, Table
 from llmrank.evaluation.report.visible import visible
-from llmrank.experiment.online.effects import MetricEffect
-from llmrank.experiment.online.numbers import interval, level, moment, p_equation, p_text, signed, value_text
-from llmrank.experiment.online.preferences import Interleaving
+from llmrank.experiment.online.numbers import (
+    delta_interval,
+    delta_text,
+    interval,
+    level,
+    moment,
+    p_equation,
+    signed,
+    value_interval,
+    value_text,
+)
 from llmrank.experiment.online.reading_options import MetricOptions
 from llmrank.experiment.statistics.asymptotic import LEAST
 from llmrank.experiment.statistics.sample_ratio import SAMPLE_RATIO_ALARM
@@ -27,137 +35,32 @@ _WHAT = {
 
 
 def tables(reading: OnlineReading) -> Iterator[Table]:
-    """Users; one table a metric; interleaved lists."""
+    """Users; of each metric all users so far, and the planned ones if they are there; the same of interleaved lists."""
     if reading.traffic:
-        yield _traffic(reading)
+        yield traffic(reading)
     for metric in reading.options.ordered:
-        if effects := reading.of(metric):
-            yield _metric(reading, metric, effects)
+        yield from metric_tables(reading, metric)
+    yield from list_tables(reading)
+
+
+def metric_tables(reading: OnlineReading, metric: MetricOptions) -> Iterator[Table]:
+    """All users so far, then the planned ones; none where the metric was not read."""
+    if reading.of(metric):
+        yield _so_far(reading, metric)
+        if any(effect.fixed is not None for effect in reading.of(metric)):
+            yield _planned(reading, metric)
+
+
+def list_tables(reading: OnlineReading) -> Iterator[Table]:
+    """Interleaved lists so far, then those of the planned users; none where nothing was interleaved."""
     if reading.interleavings:
         yield _lists(reading)
+        if any(each.fixed is not None for each in reading.interleavings):
+            yield _planned_lists(reading)
 
 
-def texts(reading: OnlineReading) -> tuple[str, ...]:
-    """How the numbers came about, and what a reader has to know; a sentence or two each."""
-    said = []
-    if reading.effects:
-        early, late = reading.options.levels(reading.options.planned)
-        said.append("A user counts for the variant of the first exposure, with what came after it.")
-        if early:
-            said.append(
-                f"The always-valid interval holds at all looks together with a chance of {level(early)}, so it may be read at "
-                "any time; it never becomes wider. Both p values are corrected for the number of variants by Holm's method in "
-                "the primary metric, and by Benjamini and Hochberg's over all comparisons in the others."
-            )
-        if reading.options.planned is not None:
-            said.append(
-                f"The test of the planned sample is made of the first {reading.options.planned:,} users, once. Of the level "
-                f"{reading.options.alpha:g} it has {late:g}, and looks at any time have {early:g}: a false finding by either "
-                f"stays below {reading.options.alpha:g}."
-            )
-        if any(metric.window_days is None for metric in reading.options.metrics):
-            names = ", ".join(visible(metric.name) for metric in reading.options.metrics if metric.window_days is None)
-            said.append(
-                f"Without `window_days` ({names}) what a user did may still grow, so that figures of the same users change "
-                "from look to look, and the guarantees hold only as far as that is little."
-            )
-    return (*said, *map(visible, reading.notes))
-
-
-def record(reading: OnlineReading) -> dict[str, Any]:
-    """JSON values."""
-    from llmrank.experiment.online.findings import finite
-
-    options = reading.options
-    early, late = options.levels(options.planned)
-    return {
-        "experiment": reading.name,
-        "control": reading.control,
-        "verdict": reading.verdict,
-        "decision": reading.decision,
-        "reason": reading.reason,
-        "users": {each.variant: each.users for each in reading.traffic},
-        "shares": {each.variant: each.share for each in reading.traffic},
-        "moved": reading.moved,
-        "sample_ratio_p": finite(reading.sample_ratio_p),
-        "alpha": options.alpha,
-        "levels": {"any_time": early, "planned": late},
-        "planned": options.planned,
-        "planned_reached": reading.planned,
-        "begin": finite(reading.begin),
-        "end": finite(reading.end),
-        "metrics": {
-            metric.name: {
-                "kind": metric.kind,
-                "primary": metric.name == options.primary,
-                "better": metric.better,
-                "variants": {effect.variant: _effect(effect) for effect in effects},
-            }
-            for metric in options.ordered
-            if (effects := reading.of(metric))
-        },
-        "interleaving": [_interleaving(each) for each in reading.interleavings],
-        "notes": list(reading.notes),
-    }
-
-
-def _effect(effect: MetricEffect) -> dict[str, Any]:
-    from llmrank.experiment.online.findings import finite
-
-    now, plan = effect.any_time, effect.fixed
-    return {
-        "value": finite(effect.value),
-        "control": finite(effect.control),
-        "users": effect.users,
-        "control_users": effect.control_users,
-        "variance_reduction": None if effect.reduction is None else finite(effect.reduction),
-        "any_time": now
-        and {
-            "difference": finite(now.difference),
-            "ci": [finite(now.low), finite(now.high)],
-            "p": finite(now.p),
-            "p_adjusted": finite(now.adjusted),
-        },
-        "planned": plan
-        and {
-            "value": finite(plan.value),
-            "control": finite(plan.control),
-            "difference": finite(plan.difference),
-            "ci": [finite(plan.low), finite(plan.high)],
-            "p": finite(plan.p),
-            "p_adjusted": finite(effect.adjusted),
-            "users": plan.n_value,
-            "control_users": plan.n_control,
-        },
-    }
-
-
-def _interleaving(each: Interleaving) -> dict[str, Any]:
-    from llmrank.experiment.online.findings import finite
-
-    plan = each.fixed
-    return {
-        "variant": each.variant,
-        "control": each.control,
-        "lists": each.impressions,
-        "users": each.users,
-        "wins": each.wins,
-        "ties": each.ties,
-        "losses": each.losses,
-        "delta": finite(each.delta),
-        "any_time": {"ci": [each.low, each.high], "p": finite(each.p), "p_adjusted": finite(each.adjusted)},
-        "planned": plan
-        and {
-            "delta": finite(plan.delta),
-            "ci": [finite(plan.low), finite(plan.high)],
-            "p": finite(plan.p),
-            "p_adjusted": finite(each.fixed_adjusted),
-            "users": plan.users,
-        },
-    }
-
-
-def _traffic(reading: OnlineReading) -> Table:
+def traffic(reading: OnlineReading) -> Table:
+    """The variants' users, and whether these are the shares that were due."""
     users = reading.users
     p = reading.sample_ratio_p
     if math.isnan(p):
@@ -184,54 +87,83 @@ def _traffic(reading: OnlineReading) -> Table:
     )
 
 
-def _metric(reading: OnlineReading, metric: MetricOptions, effects: tuple[MetricEffect, ...]) -> Table:
-    early, late = reading.options.levels(reading.options.planned)
-    primary = metric.name == reading.options.primary
-    how = "Holm" if primary else "BH"
-    columns = ["Users", "Value", *([f"Difference [always-valid {level(early)} interval]", f"p ({how})"] if early else [])]
-    planned = any(effect.fixed is not None for effect in effects)
-    if planned:
-        columns += [f"Planned users: difference [{level(late)} interval]", f"p ({how}), planned"]
-    control = Row(
-        visible(reading.control),
-        (
-            Cell(count(effects[0].control_users)),
-            Cell(value_text(metric, effects[0].control)),
-            *[Cell("control"), *[Cell("")] * (len(columns) - 3)][: len(columns) - 2],
-        ),
-        kind="reference",
-    )
-    what = _WHAT[metric.kind]
+def _title(reading: OnlineReading, metric: MetricOptions) -> str:
+    return visible(metric.name) + (" (primary)" if metric.name == reading.options.primary else "")
+
+
+def _corrected(reading: OnlineReading, metric: MetricOptions) -> str:
+    return "p (Holm)" if metric.name == reading.options.primary else "p (BH)"
+
+
+def _so_far(reading: OnlineReading, metric: MetricOptions) -> Table:
+    early, _ = reading.options.levels(reading.options.planned)
+    columns = ["Users", "Events", "Value"]
+    if early:
+        ends = f"[always-valid {level(early)} interval]"
+        columns = ["Users", "Events", f"Value {ends}", f"Difference {ends}", "p", _corrected(reading, metric)]
+    effects = {effect.variant: effect for effect in reading.of(metric)}
+    rows = []
+    for each in reading.values_of(metric):
+        cells = [
+            Cell(count(each.users)),
+            Cell(count(each.events)),
+            Cell(value_text(metric, each.value), value_interval(metric, each.low, each.high)),
+        ]
+        effect = effects.get(each.variant)
+        if effect is not None and effect.any_time is not None:
+            now = effect.any_time
+            ps = (now.p, now.adjusted) if math.isfinite(now.low) else (math.nan, math.nan)
+            ends = interval(metric, now.low, now.high)
+            cells += [Cell(signed(metric, now.difference), ends), *(Cell(p_text(p)) for p in ps)]
+        rows.append(_row(reading, each.variant, cells, len(columns)))
     window = f" Of each user {metric.window_days:g} days." if metric.window_days is not None else ""
     return Table(
         key=f"metric-{metric.name}",
-        title=visible(metric.name) + (" (primary)" if primary else ""),
-        caption=f"{what}{window} {metric.better.capitalize()} is better.",
+        title=_title(reading, metric),
+        caption=f"{_WHAT[metric.kind]}{window} {metric.better.capitalize()} is better.",
         corner="Variant",
         columns=tuple(columns),
-        rows=(control, *(_row(effect) for effect in effects)),
-        notes=tuple(_notes(reading, effects)),
+        rows=tuple(rows),
+        notes=tuple(_notes(reading, metric)),
     )
 
 
-def _row(effect: MetricEffect) -> Row:
-    metric = effect.metric
-    cells = [Cell(count(effect.users)), Cell(value_text(metric, effect.value))]
-    if effect.any_time is not None:
-        now = effect.any_time
-        said = math.isfinite(now.low)
-        cells += [
-            Cell(signed(metric, now.difference), interval(metric, now.low, now.high)),
-            Cell(p_text(now.adjusted) if said else MISSING),
-        ]
-    if effect.fixed is not None:  # all variants of a metric reach the planned users at once
-        plan = effect.fixed
-        cells += [Cell(signed(metric, plan.difference), interval(metric, plan.low, plan.high)), Cell(p_text(effect.adjusted))]
-    return Row(visible(effect.variant), tuple(cells))
+def _planned(reading: OnlineReading, metric: MetricOptions) -> Table:
+    _, late = reading.options.levels(reading.options.planned)
+    ends = f"[{level(late)} interval]"
+    columns = ("Users", f"Value {ends}", f"Difference {ends}", "p", _corrected(reading, metric))
+    effects = {effect.variant: effect for effect in reading.of(metric)}
+    rows = []
+    for each in reading.values_of(metric):
+        plan = each.fixed
+        if plan is None:  # all variants of a metric reach the planned users at once
+            continue
+        cells = [Cell(count(plan.users)), Cell(value_text(metric, plan.value), value_interval(metric, plan.low, plan.high))]
+        effect = effects.get(each.variant)
+        if effect is not None and effect.fixed is not None:
+            found = effect.fixed
+            cells += [Cell(signed(metric, found.difference), interval(metric, found.low, found.high))]
+            cells += [Cell(p_text(found.p)), Cell(p_text(effect.adjusted))]
+        rows.append(_row(reading, each.variant, cells, len(columns)))
+    return Table(
+        key=f"metric-{metric.name}-planned",
+        title=f"{_title(reading, metric)}: the planned sample",
+        caption=f"The first {reading.options.planned or 0:,} users, read once.",
+        corner="Variant",
+        columns=columns,
+        rows=tuple(rows),
+    )
 
 
-def _notes(reading: OnlineReading, effects: tuple[MetricEffect, ...]) -> Iterator[str]:
-    planned = reading.options.planned
+def _row(reading: OnlineReading, variant: str, cells: list[Cell], columns: int) -> Row:
+    if variant != reading.control:
+        return Row(visible(variant), tuple(cells))
+    rest = [Cell("control"), *[Cell("")] * columns][: columns - len(cells)]
+    return Row(visible(variant), (*cells, *rest), kind="reference")
+
+
+def _notes(reading: OnlineReading, metric: MetricOptions) -> Iterator[str]:
+    planned, effects = reading.options.planned, reading.of(metric)
     if planned is None:
         yield "No test of a fixed sample is shown, as no number of users is planned (`planned`)."
     elif effects[0].fixed is None:
@@ -241,40 +173,31 @@ def _notes(reading: OnlineReading, effects: tuple[MetricEffect, ...]) -> Iterato
         )
     if any(effect.any_time is not None and not math.isfinite(effect.any_time.low) for effect in effects):
         yield f"There is no always-valid interval before both variants have {LEAST} users, and some of these differ."
-    reductions = [effect.reduction for effect in effects if effect.reduction is not None]
+    reductions = [(effect.variant, effect.reduction) for effect in effects if effect.reduction is not None]
     if reductions:
-        covariate = visible(effects[0].metric.covariate)
-        yield f"CUPED by earlier {covariate} takes out {100 * max(0.0, min(reductions)):.0f} % of the variance."
+        shares = ", ".join(f"{100 * max(0.0, part):.0f} % for {visible(variant)}" for variant, part in reductions)
+        yield f"CUPED by earlier {visible(metric.covariate)} takes out of the variance: {shares}. Values are not adjusted."
 
 
 def _lists(reading: OnlineReading) -> Table:
-    planned = reading.options.planned if reading.options.interleaved is None else reading.options.interleaved
-    early, late = reading.options.levels(planned)
-    done = any(each.fixed is not None for each in reading.interleavings)
+    early, _ = reading.options.levels(reading.options.planned_lists)
     columns = ["Lists", "Users with a credit", "Won / tied / lost", "Delta, points"]
-    columns += [f"Always-valid {level(early)} interval, mean over users", "p (Holm)"] if early else []
-    columns += [f"Planned users: delta [{level(late)} interval]", "p (Holm), planned"] if done else []
+    columns += [f"Always-valid {level(early)} interval, mean over users", "p", "p (Holm)"] if early else []
     rows = []
     for each in reading.interleavings:
         cells = [
             Cell(count(each.impressions)),
             Cell(count(each.users)),
             Cell(f"{count(each.wins)} / {count(each.ties)} / {count(each.losses)}"),
-            Cell(_delta(each.delta)),
+            Cell(delta_text(each.delta)),
         ]
         if early:
-            cells += [Cell(f"[{_delta(each.low)}, {_delta(each.high)}]"), Cell(p_text(each.adjusted))]
-        if done and each.fixed is not None:
-            plan = each.fixed
-            ends = "" if math.isnan(plan.low) else f"[{_delta(plan.low)}, {_delta(plan.high)}]"
-            cells += [Cell(_delta(plan.delta), ends), Cell(p_text(each.fixed_adjusted))]
-        elif done:
-            cells += [Cell(MISSING), Cell("")]
-        rows.append(Row(f"{visible(each.variant)} against {visible(each.control)}", tuple(cells)))
-    notes = []
+            cells += [Cell(delta_interval(each.low, each.high)), Cell(p_text(each.p)), Cell(p_text(each.adjusted))]
+        rows.append(Row(_pair(each.variant, each.control), tuple(cells)))
+    planned, notes = reading.options.planned_lists, []
     if planned is None:
         notes.append("No test of a fixed sample is shown, as no number of users is planned (`interleaved`).")
-    elif not done:
+    elif all(each.fixed is None for each in reading.interleavings):
         notes.append(f"The test of the planned sample is not shown before {planned:,} users have a credit.")
     return Table(
         key="interleaving",
@@ -288,5 +211,30 @@ def _lists(reading: OnlineReading) -> Table:
     )
 
 
-def _delta(value: float) -> str:
-    return MISSING if math.isnan(value) else f"{100 * value:+.1f}".replace("-", "−")
+def _planned_lists(reading: OnlineReading) -> Table:
+    planned = reading.options.planned_lists
+    _, late = reading.options.levels(planned)
+    rows = []
+    for each in reading.interleavings:
+        plan = each.fixed
+        cells = [Cell(MISSING)] * 4  # this pair has not got its users yet
+        if plan is not None:
+            cells = [
+                Cell(count(plan.users)),
+                Cell(delta_text(plan.delta), delta_interval(plan.low, plan.high)),
+                Cell(p_text(plan.p)),
+                Cell(p_text(each.fixed_adjusted)),
+            ]
+        rows.append(Row(_pair(each.variant, each.control), tuple(cells)))
+    return Table(
+        key="interleaving-planned",
+        title="Interleaved lists: the planned sample",
+        caption=f"The first {planned or 0:,} users of a pair with a credit, read once.",
+        corner="Pair",
+        columns=("Users with a credit", f"Delta, points [{level(late)} interval]", "p", "p (Holm)"),
+        rows=tuple(rows),
+    )
+
+
+def _pair(variant: str, control: str) -> str:
+    return f"{visible(variant)} against {visible(control)}"

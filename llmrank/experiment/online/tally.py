@@ -34,6 +34,8 @@ class Tally:
         strangers: How many units have outcomes and no exposure.
         names: How often each outcome's name stands in the log.
         others: Names of other experiments in the log.
+        foreign: How many events of these there are.
+        later: How many events come after the time until which the log was read.
         begin, end: The times of the earliest and the latest event; NaN without one.
     """
 
@@ -47,6 +49,8 @@ class Tally:
     strangers: int
     names: Mapping[str, int]
     others: tuple[str, ...]
+    foreign: int
+    later: int
     begin: float
     end: float
     _outcomes: Mapping[str, _Column] = field(repr=False)
@@ -72,6 +76,12 @@ class Tally:
         """The sum of the values of each unit's outcomes from before its exposure: shape (units,), 0 for none."""
         units, times, values = self._outcome(name)
         return self._summed(units, values, times < self.exposed[units], count=False)
+
+    def outside(self, name: str, window_s: float = math.inf) -> tuple[int, int]:
+        """How many outcomes came before their unit's exposure, and how many after its window."""
+        units, times, _ = self._outcome(name)
+        since = times - self.exposed[units]
+        return int((since < 0).sum()), int((since >= window_s).sum())
 
     def over(self, window_s: float) -> int:
         """How many units, the first ones, have had all of their window when the log ends."""
@@ -132,13 +142,15 @@ def tally(
     names: Counter[str] = Counter()
     lists: list[Event] = []
     clicks: list[Event] = []
-    others: set[str] = set()
+    others: Counter[str] = Counter()
+    later = 0
     begin, end = math.inf, -math.inf
     for event in events:
         if event.time > until:
+            later += 1
             continue
         if event.experiment not in (experiment, None):
-            others.add(str(event.experiment))
+            others[str(event.experiment)] += 1
             end = max(end, event.time)  # of the log, which may hold several experiments
             continue
         begin, end = min(begin, event.time), max(end, event.time)
@@ -179,6 +191,8 @@ def tally(
         strangers=int((renumbering < 0).sum()),
         names=dict(names),
         others=tuple(sorted(others)),
+        foreign=others.total(),
+        later=later,
         begin=begin if math.isfinite(begin) else math.nan,
         end=end if math.isfinite(end) else math.nan,
         _outcomes={name: column.renumbered(renumbering) for name, column in columns.items()},

@@ -9,7 +9,17 @@ from llmrank.evaluation.report.numbers import joined
 from llmrank.evaluation.report.visible import visible
 from llmrank.experiment.online.effects import MetricEffect
 from llmrank.experiment.online.findings import Said, Traffic
-from llmrank.experiment.online.numbers import interval, level, moment, p_equation, points, signed, value_text
+from llmrank.experiment.online.numbers import (
+    delta_interval,
+    delta_text,
+    interval,
+    level,
+    moment,
+    p_equation,
+    points,
+    signed,
+    value_text,
+)
 from llmrank.experiment.online.preferences import Interleaving
 from llmrank.experiment.online.reading_options import ReadingOptions
 
@@ -65,8 +75,7 @@ def decide(control: str, effects: Sequence[MetricEffect], options: ReadingOption
 
 def prefer(found: Sequence[Interleaving], control: str, options: ReadingOptions) -> Said:
     """What is said where lists were interleaved and nobody was exposed to one variant alone."""
-    planned = options.planned if options.interleaved is None else options.interleaved
-    early, late = options.levels(planned)
+    early, late = options.levels(options.planned_lists)
     shown = [(each, surely_preferred(each, early, late)) for each in found]
     better = [each for each, direction in shown if direction > 0 and each.control == control]
     if better:
@@ -108,11 +117,11 @@ def preference_reason(each: Interleaving, early: float, late: float) -> str:
         )
     if math.isnan(found):
         return "No click has earned a credit yet."
-    ends = f" [{100 * low:+.1f}, {100 * high:+.1f}]" if not math.isnan(low) else ""
+    ends = f" {delta_interval(low, high)}" if not math.isnan(low) else ""
     tested = f" ({how}{level(alpha)} interval), {how}{p_equation(p)}" if not math.isnan(p) else ""
     return (
         f"Of the lists with a credit {visible(each.variant)} wins {100 * (found + 0.5):.1f} %, a tie counting half: "
-        f"{100 * found:+.1f} points{ends} beyond one half{tested}, from {users:,} users."
+        f"{delta_text(found)} points{ends} beyond one half{tested}, from {users:,} users."
     )
 
 
@@ -153,7 +162,7 @@ def _reason(effect: MetricEffect, early: float, late: float) -> str:
         how, p, alpha = "always-valid ", effect.any_time.adjusted, early
     else:
         return ""
-    percent = " %" if metric.kind == "conversion" else ""
+    percent = "\N{NO-BREAK SPACE}%" if metric.kind == "conversion" else ""
     ends = interval(metric, said[1], said[2])
     return (
         f"{visible(metric.name)} of {visible(effect.variant)} is {value_text(metric, values[0])}{percent} instead of "

@@ -15,30 +15,18 @@ from llmrank.evaluation.report.scale import Axis, axis_over
 from llmrank.evaluation.report.values import label, scaled, signed
 from llmrank.evaluation.report.visible import visible
 from llmrank.experiment.findings import Effect, Guardrail
+from llmrank.experiment.report.forest import SIDE, SIDES, Mark
+from llmrank.experiment.report.forest import mark as place
 from llmrank.experiment.report.words import better, change, interval, points, verdict
-
-_SIDE = 6.0
-"""What stays free at either side, in percent, so that the figures below the outer ticks have room."""
 
 _BEFORE, _AFTER = -1.0, 2.0
 """The ends of a guardrail's scale, in margins; what lies beyond is drawn at the end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A difference as it is drawn.
+_SCALE = Axis(_BEFORE, _AFTER, 1.0, 100, SIDE)
 
-    Attributes:
-        low, mean, high: Places; None where there is no such value.
-        side: Its class: ``better``, ``worse``, ``higher``, ``lower``, ``unclear``.
-        words: What the drawing says, for who cannot see it.
-    """
-
-    low: float | None
-    mean: float | None
-    high: float | None
-    side: str
-    words: str
+MARGIN_PLACE = _SCALE.at(1.0)
+"""Where the margins of all guardrails stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,32 +54,18 @@ def axis(effects: Iterable[Effect], more: Sequence[float] = ()) -> Axis:
     for effect in effects:
         difference = effect.difference
         values += [scaled(effect.measure, end) for end in (difference.low, difference.mean, difference.high, *more)]
-    return axis_over(values, length=100, margin=_SIDE)
+    return axis_over(values, length=100, margin=SIDE)
 
 
 def mark(effect: Effect, on: Axis) -> Mark:
     """A difference on its axis."""
-
-    def at(value: float) -> float | None:
-        return on.at(scaled(effect.measure, value)) if math.isfinite(value) else None
-
-    difference = effect.difference
-    low, high = at(difference.low), at(difference.high)
-    return Mark(
-        low, at(difference.mean), high, better(effect.measure, difference), _words(effect.measure, effect.variant, difference)
-    )
+    measure, difference = effect.measure, effect.difference
+    low, mean, high = (scaled(measure, value) for value in (difference.low, difference.mean, difference.high))
+    return place(low, mean, high, on, better(measure, difference), _words(measure, effect.variant, difference))
 
 
 def _words(measure: Measure, variant: str, difference: Difference) -> str:
-    said = {
-        "better": "better than the control",
-        "worse": "worse than the control",
-        "higher": "higher than the control",
-        "lower": "lower than the control",
-        "unclear": "the interval holds 0",
-    }[better(measure, difference)]
-    if not interval(measure, difference):
-        said = "there is no interval"
+    said = SIDES[better(measure, difference)] if interval(measure, difference) else "there is no interval"
     text = f"{visible(variant)}, {label(measure)}: {signed(measure, difference.mean)}{points(measure)}"
     return f"{text} {interval(measure, difference)}, {said}".replace("  ", " ").replace(" ,", ",")
 
@@ -103,15 +77,14 @@ def gauge(guardrail: Guardrail) -> Gauge:
     unit = abs(result.margin) or max(abs(result.bound), abs(result.difference)) or 1.0
     if not math.isfinite(unit):
         unit = 1.0
-    scale = Axis(_BEFORE, _AFTER, 1.0, 100, _SIDE)
 
     def at(value: float) -> float | None:
-        return scale.at(min(_AFTER, max(_BEFORE, sign * value / unit))) if not math.isnan(value) else None
+        return _SCALE.at(min(_AFTER, max(_BEFORE, sign * value / unit))) if not math.isnan(value) else None
 
     words = (
         f"{visible(guardrail.name)} of {visible(guardrail.variant)}: {change(guardrail, result.difference)}, at worst "
         f"{change(guardrail, result.bound)}; {verdict(guardrail)}"
     )
     beyond = sign * result.bound / unit > _AFTER
-    margin = scale.at(1.0 if result.margin else 0.0)
-    return Gauge(scale.at(0.0), margin, at(result.difference), at(result.bound), beyond, words)
+    margin = _SCALE.at(1.0 if result.margin else 0.0)
+    return Gauge(_SCALE.at(0.0), margin, at(result.difference), at(result.bound), beyond, words)

@@ -6,15 +6,10 @@ they are made visible, and escaped.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from dataclasses import dataclass
-from importlib.resources import files
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from llmrank.evaluation.report.numbers import day
+from llmrank.evaluation.report.offline import offline_template
 from llmrank.evaluation.report.parts import Row, Table
 from llmrank.evaluation.report.scale import Axis
 from llmrank.evaluation.report.values import label, scaled
@@ -23,7 +18,8 @@ from llmrank.experiment.findings import Effect, Findings, PromptText
 from llmrank.experiment.report import tables, variance
 from llmrank.experiment.report.cases import case_views, in_view
 from llmrank.experiment.report.diff import Stretch, aligned, stretches
-from llmrank.experiment.report.drawing import Gauge, Mark, axis, gauge, mark
+from llmrank.experiment.report.drawing import MARGIN_PLACE, Gauge, axis, gauge, mark
+from llmrank.experiment.report.forest import ENDS, Forest, Lane, Mark
 from llmrank.experiment.report.words import (
     OUTCOMES,
     READINGS,
@@ -75,34 +71,27 @@ class Compared:
 
 def page(findings: Findings) -> str:
     """The whole page."""
-    environment = Environment(
-        loader=PackageLoader("llmrank.experiment.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["visible"] = visible
-    css = files("llmrank.experiment.report").joinpath("experiment.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     measure = findings.primary
-    main = findings.of(measure)
-    wanted = findings.wanted
-    return environment.get_template("experiment.html.jinja").render(
+    decision = findings.decision
+    stopped = f"Stopped early: {visible(findings.stopped_early)}" if findings.stopped_early else None
+    table = tables.primary(findings)
+    return offline_template("llmrank.experiment.report", "experiment.html.jinja", "experiment.css").render(
         findings=findings,
-        outcome=OUTCOMES[findings.decision.outcome],
+        outcome=OUTCOMES[decision.outcome],
+        reasons=[visible(decision.reason), *([stopped] if stopped else [])],
         facts=facts(findings),
         reading=READINGS[findings.reading],
         created=day(findings.created),
         control=visible(findings.control),
         measure=label(measure),
-        direction=measure.direction,
         points=points(measure),
         interval=interval_name(findings),
-        wanted=None if wanted is None else _wanted(findings, wanted),
-        primary=_drawn(tables.primary(findings), main, axis(main, () if wanted is None else (wanted, -wanted))),
+        wanted=None if findings.wanted is None else value(measure, findings.wanted) + points(measure),
+        primary=table,
+        lanes=_lanes(findings, table),
         others=[_drawn(table, effects, axis(effects)) for table, effects in _others(findings)],
         guardrails=_guardrails(findings),
+        margin_place=MARGIN_PLACE,
         segments=_segments(findings),
         variance=variance.parts(findings),
         variance_lead=variance.lead(findings),
@@ -115,8 +104,6 @@ def page(findings: Findings) -> str:
         prompts=_prompts(findings),
         cases=case_views(findings),
         in_view=in_view,
-        css=Markup(css),  # noqa: S704  # our own file
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
     )
 
 
@@ -139,8 +126,17 @@ def _segments(findings: Findings) -> Drawn | None:
     return None if table is None else _drawn(table, effects, axis(effects))
 
 
-def _wanted(findings: Findings, wanted: float) -> tuple[float, str]:
-    return scaled(findings.primary, wanted), value(findings.primary, wanted) + points(findings.primary)
+def _lanes(findings: Findings, table: Table) -> Forest:
+    """The measure that decides, a lane for each variant."""
+    measure, wanted, named = findings.primary, findings.wanted, findings.decision.variant
+    effects = findings.of(measure)
+    on = axis(effects, () if wanted is None else (wanted, -wanted))
+    lanes = tuple(
+        Lane(row.header, mark(effect, on), row.cells[0].text, row.cells[0].detail, decided=effect.variant == named)
+        for row, effect in zip(table.rows, effects, strict=True)
+    )
+    band = None if wanted is None else (on.at(scaled(measure, -wanted)), on.at(scaled(measure, wanted)))
+    return Forest(on, lanes, ENDS[measure.direction], band)
 
 
 def _guardrails(findings: Findings) -> tuple[Table, tuple[tuple[Row, Gauge, str], ...]] | None:

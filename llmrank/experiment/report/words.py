@@ -12,6 +12,7 @@ from llmrank.evaluation.report.numbers import MISSING, count, dollars, fixed, pe
 from llmrank.evaluation.report.values import label, signed, value_text
 from llmrank.evaluation.report.visible import shortened, visible
 from llmrank.experiment.findings import Effect, Findings, Guardrail, Outcome, PromptText, Unit
+from llmrank.experiment.report.forest import side
 from llmrank.experiment.statistics.noninferiority import Verdict
 
 NBSP = "\N{NO-BREAK SPACE}"
@@ -142,10 +143,7 @@ def better(measure: Measure, difference: Difference) -> str:
     """Where the interval of a difference lies: ``better``, ``worse``, ``higher``, ``lower`` (where neither is better), or
     ``unclear`` if it holds 0 or is not known.
     """
-    side = "higher" if difference.low > 0 else "lower" if difference.high < 0 else "unclear"
-    if side == "unclear" or measure.direction == "neither":
-        return side
-    return "better" if side == measure.direction else "worse"
+    return side(difference.low, difference.high, measure.direction)
 
 
 def facts(findings: Findings) -> tuple[Fact, ...]:
