@@ -1,4 +1,4 @@
-"""The suites that compare all strategies (`eval/strategies-*.yaml`) can be run: each of them loads, and each ranker builds."""
+"""The suites that compare strategies and prompts can be run: each of them loads, and each ranker builds."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from llmrank.evaluation.suite import load_suite
+from llmrank.lint import lint
 from llmrank.strategy_kinds import KINDS, build_strategy
+from llmrank.template import Templates
 
-SUITES = sorted((Path(__file__).parents[2] / "eval").glob("strategies-*.yaml"))
+ROOT = Path(__file__).parents[2]
+SUITES = [*sorted((ROOT / "eval").glob("strategies-*.yaml")), ROOT / "eval" / "tuning.yaml"]
 
 
 def test_there_are_suites() -> None:
@@ -19,6 +22,7 @@ def test_there_are_suites() -> None:
         "strategies-ml-100k",
         "strategies-vllm",
         "strategies-vllm-sorts",
+        "tuning",
     }
 
 
@@ -35,7 +39,17 @@ def test_the_suites_of_the_embedded_model_hold_every_kind(name: str, monkeypatch
 def test_each_ranker_of_a_suite_builds(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every option of every strategy is one that there is, and its prompt's template is one that it takes."""
     monkeypatch.setenv("GAMES", "games")
+    monkeypatch.setenv("RUN", "run")
+    monkeypatch.chdir(ROOT)  # the suites name folders of templates as who runs them from there does
     rankers = load_suite(path).rankers
     built = [build_strategy(each["strategy"], each.get("prompt")) for each in rankers.values() if "baseline" not in each]
     assert built
     assert {strategy.name for strategy in built} <= set(KINDS)
+
+
+def test_the_templates_that_were_tried_have_no_error() -> None:
+    """What the linter finds in `eval/prompts` are warnings at most: some of them show no history on purpose."""
+    templates = Templates(ROOT / "eval" / "prompts")
+    tried = set(templates.names()) - set(Templates().names())
+    assert len(tried) == 11
+    assert {finding.severity for name in tried for finding in lint(templates.get(name))} == {"warning"}
