@@ -7,7 +7,7 @@ in the run's own cache, so that no answer is paid for twice but those that were 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from llmrank.errors import DatasetError, LLMRankError
 from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.running.contenders import templates_of
 from llmrank.evaluation.running.log import ResultLog
+from llmrank.evaluation.running.opened import OpenContenders
 from llmrank.evaluation.running.prepare import Given, prepare
 from llmrank.evaluation.running.session import RunOptions, Session
 from llmrank.evaluation.suite import Suite, load_suite
@@ -59,6 +60,7 @@ def evaluate(
     on_start: Callable[[Evaluation], None] | None = None,
     items: Any = None,
     interactions: Any = None,
+    contenders: OpenContenders | None = None,
 ) -> Evaluation:
     """Runs a suite, or goes on with it.
 
@@ -70,6 +72,7 @@ def evaluate(
         on_start: Told of the forecasts before anything is spent.
         items: A Catalog or a data frame, in place of the suite's `items`.
         interactions: Interactions or a data frame, in place of the suite's `interactions`.
+        contenders: Keeps rankers open beyond this call, for one who asks the same run again; None closes them at its end.
 
     Returns:
         What came of it. Results, summary and report are in the folder.
@@ -85,14 +88,15 @@ def evaluate(
     templates = {name: templates_of(config) for name, config in suite.rankers.items()}
     with locked(Path(out)):
         folder, changes = prepare(suite, out, templates, Given.of(items, interactions))
-        run = Session(suite, folder, options, prices)
-        begun = Evaluation(folder, None, run.forecasts(), run.planned, usd=run.spent(), changes=changes)
-        run.check_budget(begun.forecasts)
-        if on_start is not None:
-            on_start(begun)
-        if dry_run:
-            return begun
-        stopped = run.rank_everything()
+        with OpenContenders() if contenders is None else nullcontext(contenders) as opened:
+            run = Session(suite, folder, options, prices, opened)
+            begun = Evaluation(folder, None, run.forecasts(), run.planned, usd=run.spent(), changes=changes)
+            run.check_budget(begun.forecasts)
+            if on_start is not None:
+                on_start(begun)
+            if dry_run:
+                return begun
+            stopped = run.rank_everything()
         if run.in_vain:
             raise LLMRankError(f"no case was ranked: {stopped}")
         return replace(

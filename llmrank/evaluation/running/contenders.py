@@ -11,7 +11,7 @@ from llmrank.config import build_ranker, load_config
 from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.running.baselines import Baseline, build_baseline
 from llmrank.evaluation.running.learning import trained
-from llmrank.evaluation.running.meter import Meter, MeteredBackend
+from llmrank.evaluation.running.meter import CurrentMeter, Meter, MeteredBackend
 from llmrank.prices import Price, Prices
 from llmrank.ranker import Ranker
 from llmrank.strategy_kinds import build_strategy
@@ -59,7 +59,7 @@ def templates_used(config: Mapping[str, Any]) -> list[Template]:
 
 
 def build_contender(
-    name: str, config: Mapping[str, Any], folder: RunFolder, *, seed: int, prices: Prices, meter: Meter | None
+    name: str, config: Mapping[str, Any], folder: RunFolder, *, seed: int, prices: Prices, meter: Meter | CurrentMeter | None
 ) -> Ranker | Baseline:
     """Builds a contender of a run.
 
