@@ -28,6 +28,7 @@ from llmrank.strategies.outcome import failed
 from llmrank.types import Completion, Constraint, Event, Item, Prompt, Ranking, RankRequest, ResolvedRequest, Wish
 
 if TYPE_CHECKING:
+    from llmrank.backends.lending import Lent
     from llmrank.retrieval.constraints import AttributeTable, Narrowed
     from llmrank.retrieval.prefilter import Prefilter, Selection
     from llmrank.understanding import Understanding
@@ -60,6 +61,8 @@ class Ranker:
         max_concurrency: The most prompts in flight at once; None for what the backend finds right (`concurrency`).
         on_error: What `rank` and `arank` do when the backend does not answer: ``raise`` its error, or return the
             ``fallback`` order with status ``error``. `rank_many` and `arank_many` always return a Ranking.
+        lent: What goes with a backend that several Rankers share (`backends.lending.BackendPool`): its concurrency limit, in
+            place of `max_concurrency`, and the event loop of the synchronous calls. None for a backend of its own.
 
     Raises:
         CapabilityError: the strategy, or the understanding of queries, needs what the backend cannot do.
@@ -81,6 +84,7 @@ class Ranker:
         cache: str | Path | None = None,
         max_concurrency: int | None = None,
         on_error: OnError = "raise",
+        lent: Lent | None = None,
     ) -> None:
         require(strategy, backend)
         if understanding is not None and "generate" not in backend.capabilities:
@@ -88,12 +92,15 @@ class Ranker:
         if on_error not in ("raise", "fallback"):
             raise ConfigError("unknown", field="limits.on_error", value=on_error, fix="use raise or fallback")
         _check_parts(fusion, retrievers, prefilter)
+        if lent is not None:
+            max_concurrency = lent.gate.max_concurrency
         self.max_concurrency = backend.concurrency if max_concurrency is None else max_concurrency
         self.backend: Backend = guard(
             backend,
             limits=limits or (Limits() if backend.remote else Limits(deadline_s=None)),
             max_concurrency=self.max_concurrency,
             cache=None if cache is None else AnswerCache(cache),
+            gate=None if lent is None else lent.gate,
         )
         self.strategy = strategy
         self.catalog = catalog
@@ -103,7 +110,7 @@ class Ranker:
         self._attributes: AttributeTable | None = None
         self.fusion = fusion
         self.on_error = on_error
-        self._portal = Portal()
+        self._portal = Portal(None if lent is None else lent.thread)
         # A Ranker that nobody closed still frees its connections and its thread, at the latest when Python ends.
         owned = (*([prefilter] if prefilter is not None else []), *retrievers) if owns_retrieval else ()
         self._finalizer = weakref.finalize(self, _shut_down, self._portal, self.backend, owned)

@@ -33,7 +33,6 @@ from llmrank.files import write_whole
 from llmrank.forecast import Forecast
 from llmrank.registry import Registry
 
-
 OPEN = 8
 """How many rankers stay open from one look, or one round of a race, to the next."""
 

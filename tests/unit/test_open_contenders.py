@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from llmrank.config import build_ranker
 from llmrank.errors import ConfigError
 from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.run import evaluate
@@ -63,7 +64,7 @@ class Counted:
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
-    found = Counted(contenders.build_ranker)
+    found = Counted(build_ranker)
     monkeypatch.setattr(contenders, "build_ranker", found)
     return found
 
