@@ -304,7 +304,7 @@ class Ranker:
             flow = self.asked(request, budget)
             ranking = await run_flow(flow, self.backend, in_thread=counter is not None and counter.remote)
         except BackendError as error:  # the server is not there to tell its model's window or to count tokens
-            ranking = failed(request.candidates, error, strategy=self.strategy.name, fingerprint="")
+            ranking = _unreached(request, error, self.strategy)
         return self._finish(found, ranking)
 
     async def _rank_narrowed(self, request: ResolvedRequest) -> Ranking:
@@ -320,8 +320,7 @@ class Ranker:
         """The Ranking of a request about which the server could not be asked anything: what the caller constrains holds."""
         request, narrowed = self._narrowed(request, None)
         found = self._select(request)
-        ranking = failed(found.request.candidates, error, strategy=self.strategy.name, fingerprint="")
-        return _told(self._finish(found, ranking), narrowed, None)
+        return _told(self._finish(found, _unreached(found.request, error, self.strategy)), narrowed, None)
 
     def flow(self, request: RankRequest, budget: Budget) -> Flow:
         """One request as a flow, for those who answer its prompts in another way than by asking the backend one by one.
@@ -528,6 +527,12 @@ def require(strategy: Strategy, backend: Backend) -> None:
             f"strategy {strategy.name!r} needs {', '.join(lacking)}, which backend {backend.kind!r} "
             f"(model {backend.model!r}) cannot do; backends that can: {able}"
         )
+
+
+def _unreached(request: ResolvedRequest, error: BackendError, strategy: Strategy) -> Ranking:
+    """The Ranking of a request about which the server could not be asked anything, with the time that it was waited for."""
+    ranking = failed(request.candidates, error, strategy=strategy.name, fingerprint="")
+    return replace(ranking, usage=error.usage, spared=error.spared, latency=error.usage.seconds + error.spared.seconds)
 
 
 def _told(ranking: Ranking, narrowed: Narrowed, wish: Wish | None) -> Ranking:
