@@ -35,7 +35,7 @@ def analyse(folder: ExperimentFolder) -> Findings:
     """
     check_frozen(folder)
     spec = folder.spec
-    variants, rounds = _compared(folder, spec)
+    variants, rounds = compared(folder, spec)
     everyone = (spec.base, *variants)
     run = folder.run("confirmation")
     if not run.exists or any(next(run.results(ranker_name(name, 0)), None) is None for name in everyone):
@@ -90,7 +90,7 @@ def analyse(folder: ExperimentFolder) -> Findings:
     )
 
 
-def _compared(folder: ExperimentFolder, spec: Spec) -> tuple[tuple[str, ...], tuple[SelectionRound, ...]]:
+def compared(folder: ExperimentFolder, spec: Spec) -> tuple[tuple[str, ...], tuple[SelectionRound, ...]]:
     """Who is compared with the control, and how they were chosen."""
     if spec.selection is None:
         return spec.others, ()

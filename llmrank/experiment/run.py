@@ -20,6 +20,7 @@ from llmrank.evaluation.run import Evaluation, RunOptions, evaluate, locked
 from llmrank.evaluation.running.meter import Meter
 from llmrank.evaluation.running.opened import OpenContenders
 from llmrank.evaluation.running.prepare import Given
+from llmrank.experiment.ending import refuse_published, unseal_stages
 from llmrank.experiment.findings import Findings, SelectionRound
 from llmrank.experiment.folder import ExperimentFolder, Stage
 from llmrank.experiment.forecast import Plan, plan_of
@@ -82,7 +83,8 @@ def run_experiment(
         registries: Registries of prompts that keep the variants' templates and their results, beside the experiment's own.
 
     Raises:
-        ConfigError: the file is wrong, or differs from the one that the folder was made with.
+        ConfigError: the file is wrong, or differs from the one that the folder was made with; what failed is to be asked again
+            after the decision was published.
         DatasetError: its data are wrong; another run is at work in the folder.
         LLMRankError: no variant could rank anything.
     """
@@ -93,6 +95,8 @@ def run_experiment(
     spec = load_spec(spec)
     with locked(Path(out)):
         folder = freeze(spec, out, Given.of(items, interactions))
+        if options.retry_errors:
+            refuse_published(folder)
         with OpenContenders(OPEN) as contenders:  # closed before the report is made, or when an error ends it
             session = _Session(spec, folder, options, contenders)
             plan = session.plan()
@@ -104,6 +108,7 @@ def run_experiment(
             stopped = session.rank()
         if stopped is not None:
             return ExperimentRun(folder, None, plan, session.failures, session.spent(), stopped)
+        unseal_stages(folder)
         from llmrank.experiment.publishing import publish
 
         findings = publish(folder, *registries) if options.report else None
@@ -197,7 +202,15 @@ class _Session:
         path = self.folder.path / stage
         self._contenders.keep(path, suite.rankers)  # who left the race, or was forecast only, is asked no more
         try:
-            done = evaluate(suite, path, options, dry_run=dry_run, interactions=self._training, contenders=self._contenders)
+            done = evaluate(
+                suite,
+                path,
+                options,
+                dry_run=dry_run,
+                interactions=self._training,
+                contenders=self._contenders,
+                experiment=self.spec.name,
+            )
         except ConfigError as error:
             if error.field.split(".")[0] != "rankers":
                 raise

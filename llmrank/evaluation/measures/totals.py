@@ -83,7 +83,7 @@ class Counts:
             spent[name] += record["usage"][name]
         if record["latency"] is not None:
             self._seconds.append(record["latency"])
-        self._asked |= bool(record["usage"]["calls"] or (record["error"] and record["latency"]))
+        self._asked |= bool(record["usage"]["calls"] or (outcome.status == "error" and record["latency"]))
 
     def usage(self) -> dict[str, float]:
         """The sum over models."""

@@ -33,6 +33,7 @@ from llmrank.evaluation.running.opened import OpenContenders
 from llmrank.evaluation.running.pace import Pace, Purse
 from llmrank.evaluation.running.prepare import Given, prepare
 from llmrank.evaluation.running.session import FATAL
+from llmrank.evaluation.seal import refuse_sealed
 from llmrank.evaluation.suite import Suite, load_suite
 from llmrank.files import read_lines, write_whole
 from llmrank.forecast import Forecast, evenly, forecast
@@ -173,12 +174,13 @@ def positions(
 
     Raises:
         ConfigError: the suite is wrong or not that of the folder; there is no such ranker or place.
-        DatasetError: the data are wrong, no case is fit, or another run is at work in the folder.
+        DatasetError: the data are wrong, no case is fit, or another run is at work in the folder, or an experiment.
         LLMRankError: what is wrong with every case: a key, a model that is not there.
     """
     suite = suite if isinstance(suite, Suite) else load_suite(suite)
     names = _names(suite, rankers)
     _check(at, limit, k)
+    refuse_sealed(Path(out))
     prices = Prices.load(suite.prices)
     templates = {name: templates_of(config) for name, config in suite.rankers.items()}
     with locked(Path(out)):
