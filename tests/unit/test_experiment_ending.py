@@ -71,7 +71,7 @@ def test_nobody_reads_a_stage_before_the_end(tmp_path: Path, data: Path) -> None
         assert run(spec, tmp_path / "ab").stopped is None
         assert not is_sealed(stage)
         assert finish(RunFolder(stage), report=False)["rankers"]["bold"]["cases"] == 12
-        assert compare([RunFolder(stage)]).differences
+        assert compare([RunFolder(stage)]).as_dict()
 
 
 def test_who_was_killed_at_the_end_reads_by_the_report(tmp_path: Path, data: Path) -> None:
