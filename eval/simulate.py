@@ -23,6 +23,7 @@ PARTS: Mapping[str, tuple[str, tuple[Callable[[int, int], list[Row]], ...]]] = {
     "many": ("Many comparisons", (fixed.many_variants, fixed.many_measures)),
     "peeking": ("Looking at any time", (peeking.false_alarms, peeking.false_alarms_online, peeking.coverage, peeking.price)),
     "guardrails": ("Guardrails at their margin", (guardrails.at_the_margin, guardrails.failures, guardrails.catalogue)),
+    "looks": ("Guardrails at their margin, looked at", (guardrails.under_looks,)),
     "groups": ("Two groups of users", (online.groups, online.sample_ratio)),
     "interleaving": ("Interleaving against A/B", (online.interleaving,)),
     "races": ("Choosing among prompts", (races.halving,)),

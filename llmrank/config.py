@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmrank.backends.guard import Limits
+from llmrank.backends.lending import BackendPool
 from llmrank.backends.unasked import UnaskedBackend
 from llmrank.catalog import Catalog
 from llmrank.embedder_kinds import KINDS as EMBEDDERS
@@ -79,6 +80,7 @@ def build_ranker(
     default_cache: str | Path | None = None,
     around: Callable[[Backend], Backend] | None = None,
     unasked: bool = False,
+    pool: BackendPool | None = None,
 ) -> Ranker:
     """Builds a Ranker; `Ranker.from_config` says more.
 
@@ -88,6 +90,7 @@ def build_ranker(
         default_cache: The answer cache if the configuration names none and records nothing.
         around: Puts something of the caller's own around the bare backend, inside of retries and cache.
         unasked: True builds one that can be forecast, but not asked: without keys, servers, weights and SDKs.
+        pool: Where the backend is borrowed, shared with all whose section is equal; None for one of its own.
     """
     sections = load_config(config)
     if not sections.get("backend"):
@@ -120,24 +123,34 @@ def build_ranker(
     fusion = fusion_of(section_of(sections, "fusion"), (*PARTS, *retrievers))
     understanding = _understanding(sections, prompt, found)
     build = build_unasked_backend if unasked else build_backend
-    backend = build(backend_section)  # last: it may hold a model in memory, which no later mistake should leave there
+    # Last: it may hold a model in memory, which no later mistake should leave there.
+    lent = None
+    if pool is not None:
+        lent = pool.borrow(section_of(sections, "backend"), max_concurrency, lambda: build(backend_section))
+    backend = build(backend_section) if lent is None else lent.backend
     if "deadline_s" not in limits and not backend.remote:
         # An engine in this process never goes missing; a long list just takes long.
         limits_options = dataclasses.replace(limits_options, deadline_s=None)
-    return Ranker(
-        backend if around is None else around(backend),
-        built_strategy,
-        catalog=found,
-        retrievers=tuple(retrievers.values()),
-        prefilter=prefilter,
-        owns_retrieval=True,
-        understanding=understanding,
-        fusion=fusion,
-        limits=limits_options,
-        cache=cache_path,
-        max_concurrency=max_concurrency,
-        on_error=on_error,
-    )
+    try:
+        return Ranker(
+            backend if around is None else around(backend),
+            built_strategy,
+            catalog=found,
+            retrievers=tuple(retrievers.values()),
+            prefilter=prefilter,
+            owns_retrieval=True,
+            understanding=understanding,
+            fusion=fusion,
+            limits=limits_options,
+            cache=cache_path,
+            max_concurrency=max_concurrency,
+            on_error=on_error,
+            lent=lent,
+        )
+    except BaseException:
+        if lent is not None:
+            lent.backend.give_back()  # nobody was built who would; it was not asked anything yet, so there is nothing to close
+        raise
 
 
 def build_backend(section: Mapping[str, Any]) -> Backend:

@@ -28,6 +28,7 @@ from llmrank.strategies.outcome import failed
 from llmrank.types import Completion, Constraint, Event, Item, Prompt, Ranking, RankRequest, ResolvedRequest, Wish
 
 if TYPE_CHECKING:
+    from llmrank.backends.lending import Lent
     from llmrank.retrieval.constraints import AttributeTable, Narrowed
     from llmrank.retrieval.prefilter import Prefilter, Selection
     from llmrank.understanding import Understanding
@@ -60,6 +61,8 @@ class Ranker:
         max_concurrency: The most prompts in flight at once; None for what the backend finds right (`concurrency`).
         on_error: What `rank` and `arank` do when the backend does not answer: ``raise`` its error, or return the
             ``fallback`` order with status ``error``. `rank_many` and `arank_many` always return a Ranking.
+        lent: What goes with a backend that several Rankers share (`backends.lending.BackendPool`): its concurrency limit, in
+            place of `max_concurrency`, and the event loop of the synchronous calls. None for a backend of its own.
 
     Raises:
         CapabilityError: the strategy, or the understanding of queries, needs what the backend cannot do.
@@ -81,6 +84,7 @@ class Ranker:
         cache: str | Path | None = None,
         max_concurrency: int | None = None,
         on_error: OnError = "raise",
+        lent: Lent | None = None,
     ) -> None:
         require(strategy, backend)
         if understanding is not None and "generate" not in backend.capabilities:
@@ -88,12 +92,15 @@ class Ranker:
         if on_error not in ("raise", "fallback"):
             raise ConfigError("unknown", field="limits.on_error", value=on_error, fix="use raise or fallback")
         _check_parts(fusion, retrievers, prefilter)
+        if lent is not None:
+            max_concurrency = lent.gate.max_concurrency
         self.max_concurrency = backend.concurrency if max_concurrency is None else max_concurrency
         self.backend: Backend = guard(
             backend,
             limits=limits or (Limits() if backend.remote else Limits(deadline_s=None)),
             max_concurrency=self.max_concurrency,
             cache=None if cache is None else AnswerCache(cache),
+            gate=None if lent is None else lent.gate,
         )
         self.strategy = strategy
         self.catalog = catalog
@@ -103,7 +110,7 @@ class Ranker:
         self._attributes: AttributeTable | None = None
         self.fusion = fusion
         self.on_error = on_error
-        self._portal = Portal()
+        self._portal = Portal(None if lent is None else lent.thread)
         # A Ranker that nobody closed still frees its connections and its thread, at the latest when Python ends.
         owned = (*([prefilter] if prefilter is not None else []), *retrievers) if owns_retrieval else ()
         self._finalizer = weakref.finalize(self, _shut_down, self._portal, self.backend, owned)
@@ -297,7 +304,7 @@ class Ranker:
             flow = self.asked(request, budget)
             ranking = await run_flow(flow, self.backend, in_thread=counter is not None and counter.remote)
         except BackendError as error:  # the server is not there to tell its model's window or to count tokens
-            ranking = failed(request.candidates, error, strategy=self.strategy.name, fingerprint="")
+            ranking = _unreached(request, error, self.strategy)
         return self._finish(found, ranking)
 
     async def _rank_narrowed(self, request: ResolvedRequest) -> Ranking:
@@ -313,8 +320,7 @@ class Ranker:
         """The Ranking of a request about which the server could not be asked anything: what the caller constrains holds."""
         request, narrowed = self._narrowed(request, None)
         found = self._select(request)
-        ranking = failed(found.request.candidates, error, strategy=self.strategy.name, fingerprint="")
-        return _told(self._finish(found, ranking), narrowed, None)
+        return _told(self._finish(found, _unreached(found.request, error, self.strategy)), narrowed, None)
 
     def flow(self, request: RankRequest, budget: Budget) -> Flow:
         """One request as a flow, for those who answer its prompts in another way than by asking the backend one by one.
@@ -521,6 +527,12 @@ def require(strategy: Strategy, backend: Backend) -> None:
             f"strategy {strategy.name!r} needs {', '.join(lacking)}, which backend {backend.kind!r} "
             f"(model {backend.model!r}) cannot do; backends that can: {able}"
         )
+
+
+def _unreached(request: ResolvedRequest, error: BackendError, strategy: Strategy) -> Ranking:
+    """The Ranking of a request about which the server could not be asked anything, with the time that it was waited for."""
+    ranking = failed(request.candidates, error, strategy=strategy.name, fingerprint="")
+    return replace(ranking, usage=error.usage, spared=error.spared, latency=error.usage.seconds + error.spared.seconds)
 
 
 def _told(ranking: Ranking, narrowed: Narrowed, wish: Wish | None) -> Ranking:

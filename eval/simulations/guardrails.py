@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from llmrank.evaluation.measures.statistics import Floats
+from llmrank.experiment.statistics.always_noninferiority import always_non_inferiority
 from llmrank.experiment.statistics.noninferiority import NonInferiority, coverage_non_inferiority, non_inferiority
 from simulations.rows import Row, share
-from simulations.users import effect_of, ndcg
+from simulations.users import effect_of, ndcg, true_difference
 
 RESAMPLES = 500
 """Of a bound: the library has 2,000 by default."""
+
+USERS, LOOKS = 400, (50, 100, 150, 200, 250, 300, 350, 400)
+"""Of an experiment that is looked at."""
 
 
 def at_the_margin(experiments: int, seed: int) -> list[Row]:
@@ -94,3 +100,56 @@ def catalogue(experiments: int, seed: int) -> list[Row]:
             kept.append(coverage_non_inferiority(ours, theirs, catalogue=items, margin=margin).verdict == "kept")
     what = f"catalogue coverage, {users} users, {margin:.3f} lower, margin {margin:.3f}: kept, by the jackknife"
     return [share(what, kept, "<= 5 %")]
+
+
+def under_looks(experiments: int, seed: int) -> list[Row]:
+    """False ``kept`` at any look of an experiment that is looked at, in a world that is worse by just the margin."""
+    effect = effect_of(-0.03)
+    worse_by = -true_difference(effect)
+
+    def relevance(generator: np.random.Generator) -> tuple[Floats, Floats]:
+        values = ndcg(generator, (USERS,), (0.0, effect))
+        return values[:, 1], values[:, 0]
+
+    def failed(generator: np.random.Generator) -> tuple[Floats, Floats]:
+        chance = generator.random(USERS)
+        again = np.where(generator.random(USERS) < 0.5, chance, generator.random(USERS))
+        return (again < 0.03).astype(float), (chance < 0.01).astype(float)
+
+    def cost(generator: np.random.Generator) -> tuple[Floats, Floats]:
+        control = generator.lognormal(0.0, 0.5, USERS)
+        return control * 1.1 * generator.lognormal(-0.02, 0.2, USERS), control
+
+    def latency(generator: np.random.Generator) -> tuple[Floats, Floats]:
+        shared = generator.normal(0.0, 0.4, USERS)
+        control, value = (np.exp(shared + generator.normal(0.0, 0.3, USERS)) * factor for factor in (1.0, 1.1))
+        return value, control
+
+    made: list[tuple[str, Callable[[np.random.Generator], tuple[Floats, Floats]], dict[str, Any], dict[str, Any]]] = [
+        ("NDCG@10, 0.03 lower, margin 0.03, bets", relevance, {"margin": worse_by, "worse": "lower"}, {"bounded": True}),
+        ("failures, 1 % and 2 points more, margin 2 points, bets", failed, {"margin": 0.02}, {"bounded": True}),
+        ("cost, 10 % higher, margin 10 %, mixture", cost, {"margin": 0.1, "relative": True}, {}),
+        ("cost, 0.113 higher, margin 0.113, mixture", cost, {"margin": 0.1 * float(np.exp(0.125))}, {}),
+        ("median latency, 10 % higher, margin 10 %, order", latency, {"margin": 0.1, "relative": True, "statistic": "p50"}, {}),
+        ("p95 latency, 10 % higher, margin 10 %, order", latency, {"margin": 0.1, "relative": True, "statistic": "p95"}, {}),
+    ]
+    what = f"{len(LOOKS)} looks up to {USERS} users: "
+    rows = []
+    for said, draw, asked, more in made:
+        generator = np.random.default_rng(seed)
+        kept = []
+        for _ in range(experiments):
+            value, control = draw(generator)
+            found = (always_non_inferiority(value[:n], control[:n], expected_n=USERS, **asked, **more) for n in LOOKS)
+            kept.append(any(each.verdict == "kept" for each in found))
+        rows.append(share(f"{what}{said}: ever kept", kept, "<= 5 %"))
+    generator = np.random.default_rng(seed)
+    kept = []
+    for at in range(experiments):
+        value, control = relevance(generator)
+        bounds = (
+            non_inferiority(value[:n], control[:n], margin=worse_by, worse="lower", resamples=RESAMPLES, seed=at) for n in LOOKS
+        )
+        kept.append(any(each.verdict == "kept" for each in bounds))
+    rows.append(share(f"{what}NDCG@10, 0.03 lower, margin 0.03, by a fixed sample's bound: ever kept", kept, "too often"))
+    return rows

@@ -13,7 +13,12 @@ __all__ = ["CachedBackend", "Limits", "guard"]  # what a Ranker needs of this fo
 
 
 def guard(
-    backend: Backend, *, limits: Limits | None = None, max_concurrency: int | None = None, cache: AnswerCache | None = None
+    backend: Backend,
+    *,
+    limits: Limits | None = None,
+    max_concurrency: int | None = None,
+    cache: AnswerCache | None = None,
+    gate: Gate | None = None,
 ) -> Backend:
     """Stacks what stands around every backend: cache, then retries, then the concurrency limit, then `backend`.
 
@@ -26,6 +31,7 @@ def guard(
         max_concurrency: How many prompts may be at the backend at once (in each event loop); None for no limit. An attempt's
             time runs from its slot on, so a backend with a queue of its own (a local model) wants a small number here.
         cache: Where answers are kept; None for nowhere. Closed with the backend.
+        gate: The limit of all who share the backend, in place of one with `max_concurrency`.
 
     Returns:
         A backend; its `aclose` closes all of them.
@@ -33,5 +39,5 @@ def guard(
     Raises:
         ConfigError: `max_concurrency` is less than 1.
     """
-    guarded: Backend = RetryBackend(backend, limits, Gate(max_concurrency))
+    guarded: Backend = RetryBackend(backend, limits, Gate(max_concurrency) if gate is None else gate)
     return CachedBackend(guarded, cache) if cache is not None else SharedBackend(guarded)

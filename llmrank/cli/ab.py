@@ -44,7 +44,9 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it will take and what it can show, and ask no model.")
     ] = False,
-    retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Ask again for the cases that failed.")] = False,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Ask again for what failed; not after the decision.")
+    ] = False,
     engine: Annotated[str, typer.Option("--engine", help=f"Who asks: {', '.join(ENGINES)}.")] = "local",
     workers: Annotated[int, typer.Option("--workers", min=1, help="ray: how many shards at once.")] = 2,
     address: Annotated[str | None, typer.Option("--address", help="ray: the cluster's; left out: one on this machine.")] = None,
@@ -63,7 +65,7 @@ def run(
     if done.findings is not None:
         _print(done.findings)
         typer.echo(f"report: {out / 'report.html'}")
-    end_run(done.failures, done.stopped)
+    end_run(done.failures, done.stopped, published=done.findings is not None)
 
 
 @ab_app.command()

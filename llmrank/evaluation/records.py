@@ -66,8 +66,8 @@ def full_record(ranking: Ranking, *, trace: bool) -> dict[str, Any]:
     """What an evaluation keeps of a Ranking: `ranking_record` with these differences.
 
     `usage` is what the ranking costs alone, with nothing kept from before (`full_cost`), so that it does not depend on what an
-    earlier run, an interrupted one perhaps, left in the answer cache. `latency` is in seconds, None without an answer. `shown`
-    has the ids in the order in which the model was given them.
+    earlier run, an interrupted one perhaps, left in the answer cache. `latency` is that of `latency_of`. `shown` has the ids in
+    the order in which the model was given them.
 
     Args:
         ranking: The ranking.
@@ -75,11 +75,22 @@ def full_record(ranking: Ranking, *, trace: bool) -> dict[str, Any]:
     """
     record = ranking_record(ranking)
     record["usage"] = usage_record(full_cost(ranking))
-    record["latency"] = None if ranking.status == "error" else round(ranking.latency, 6)
+    latency = latency_of(ranking)
+    record["latency"] = None if latency is None else round(latency, 6)
     record["shown"] = list(ranking.shown)
     if trace:
         record["trace"] = [exchange_record(exchange) for exchange in ranking.trace]
     return record
+
+
+def latency_of(ranking: Ranking) -> float | None:
+    """The seconds that a ranking took, also of one that failed: who waited a minute for nothing has waited a minute.
+
+    None where nothing was waited for: a request with a mistake, a prompt that could not be written.
+    """
+    if ranking.status == "error" and not ranking.trace and not ranking.latency:
+        return None
+    return ranking.latency
 
 
 def full_cost(ranking: Ranking) -> Usage:

@@ -7,7 +7,7 @@ in the run's own cache, so that no answer is paid for twice but those that were 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from llmrank.errors import DatasetError, LLMRankError
 from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.running.contenders import templates_of
 from llmrank.evaluation.running.log import ResultLog
+from llmrank.evaluation.running.opened import OpenContenders
 from llmrank.evaluation.running.prepare import Given, prepare
 from llmrank.evaluation.running.session import RunOptions, Session
+from llmrank.evaluation.seal import refuse_sealed, seal
 from llmrank.evaluation.suite import Suite, load_suite
 from llmrank.forecast import Forecast
 from llmrank.prices import Prices
@@ -31,7 +33,7 @@ class Evaluation:
 
     Attributes:
         folder: Where everything is.
-        summary: What `summary.json` holds; None after a dry run.
+        summary: What `summary.json` holds; None after a dry run, and of a stage of an experiment.
         forecasts: By ranker what was still to be done, as it looked before anything was spent; without baselines.
         planned: How many cases each ranker was to rank.
         failures: Rankings with status ``error``, of all rankers.
@@ -59,6 +61,8 @@ def evaluate(
     on_start: Callable[[Evaluation], None] | None = None,
     items: Any = None,
     interactions: Any = None,
+    contenders: OpenContenders | None = None,
+    experiment: str | None = None,
 ) -> Evaluation:
     """Runs a suite, or goes on with it.
 
@@ -70,38 +74,40 @@ def evaluate(
         on_start: Told of the forecasts before anything is spent.
         items: A Catalog or a data frame, in place of the suite's `items`.
         interactions: Interactions or a data frame, in place of the suite's `interactions`.
+        contenders: Keeps rankers open beyond this call, for one who asks the same run again; None closes them at its end.
+        experiment: The name of the experiment that the run is a stage of: seals it (`seal`), and summarises nothing.
 
     Returns:
         What came of it. Results, summary and report are in the folder.
 
     Raises:
         ConfigError: the suite is wrong, or differs from the one that the folder was made with.
-        DatasetError: its data are wrong; another run is at work in the folder.
+        DatasetError: its data are wrong; another run is at work in the folder, or an experiment that is not complete.
         LLMRankError: no ranker could rank anything (a wrong key, a model that is not there).
     """
     options = options or RunOptions()
     suite = suite if isinstance(suite, Suite) else load_suite(suite)
     prices = Prices.load(suite.prices)
     templates = {name: templates_of(config) for name, config in suite.rankers.items()}
+    if experiment is None:
+        refuse_sealed(Path(out))
     with locked(Path(out)):
+        if experiment is not None:
+            seal(Path(out), experiment)
         folder, changes = prepare(suite, out, templates, Given.of(items, interactions))
-        run = Session(suite, folder, options, prices)
-        begun = Evaluation(folder, None, run.forecasts(), run.planned, usd=run.spent(), changes=changes)
-        run.check_budget(begun.forecasts)
-        if on_start is not None:
-            on_start(begun)
-        if dry_run:
-            return begun
-        stopped = run.rank_everything()
+        with OpenContenders() if contenders is None else nullcontext(contenders) as opened:
+            run = Session(suite, folder, options, prices, opened)
+            begun = Evaluation(folder, None, run.forecasts(), run.planned, usd=run.spent(), changes=changes)
+            run.check_budget(begun.forecasts)
+            if on_start is not None:
+                on_start(begun)
+            if dry_run:
+                return begun
+            stopped = run.rank_everything()
         if run.in_vain:
             raise LLMRankError(f"no case was ranked: {stopped}")
-        return replace(
-            begun,
-            summary=_finish(folder, suite.embedder, report=options.report),
-            failures=run.failures,
-            usd=run.spent(),
-            stopped=stopped,
-        )
+        summary = _finish(folder, suite.embedder, report=options.report) if experiment is None else None
+        return replace(begun, summary=summary, failures=run.failures, usd=run.spent(), stopped=stopped)
 
 
 def finish(folder: RunFolder, *, report: bool = True, embedder: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -115,9 +121,10 @@ def finish(folder: RunFolder, *, report: bool = True, embedder: Mapping[str, Any
 
     Raises:
         ConfigError: an embedder is needed and not given, or is one of other vectors.
-        DatasetError: there is no run in the folder, or nothing but a position study; a run is at work there, or the folder
-            cannot be written.
+        DatasetError: there is no run in the folder, or nothing but a position study; a run is at work there, or it belongs to
+            an experiment that is not complete; or the folder cannot be written.
     """
+    refuse_sealed(folder.path)
     ranked = any(next(folder.results(name), None) for name in folder.ranker_names)  # the manifest first, or a folder that
     if not ranked and (folder.path / "positions.md").exists():  # is mistyped would be made
         raise DatasetError(

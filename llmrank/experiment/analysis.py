@@ -16,7 +16,7 @@ from llmrank.experiment.effects import effects, segments
 from llmrank.experiment.findings import Findings, SelectionRound
 from llmrank.experiment.folder import ExperimentFolder
 from llmrank.experiment.freeze import check_frozen
-from llmrank.experiment.guarding import depth_of, guardrails
+from llmrank.experiment.guarding import depth_of, guardrails, read_once
 from llmrank.experiment.measured import Measured, measured
 from llmrank.experiment.showing import costs, disagreements, prompts
 from llmrank.experiment.spec import Spec, ranker_name
@@ -38,7 +38,7 @@ def analyse(folder: ExperimentFolder, *, embedder: Mapping[str, Any] | None = No
     """
     check_frozen(folder)
     spec = folder.spec
-    variants, rounds = _compared(folder, spec)
+    variants, rounds = compared(folder, spec)
     everyone = (spec.base, *variants)
     run = folder.run("confirmation")
     if not run.exists or any(next(run.results(ranker_name(name, 0)), None) is None for name in everyone):
@@ -93,7 +93,7 @@ def analyse(folder: ExperimentFolder, *, embedder: Mapping[str, Any] | None = No
     )
 
 
-def _compared(folder: ExperimentFolder, spec: Spec) -> tuple[tuple[str, ...], tuple[SelectionRound, ...]]:
+def compared(folder: ExperimentFolder, spec: Spec) -> tuple[tuple[str, ...], tuple[SelectionRound, ...]]:
     """Who is compared with the control, and how they were chosen."""
     if spec.selection is None:
         return spec.others, ()
@@ -107,7 +107,7 @@ def _compared(folder: ExperimentFolder, spec: Spec) -> tuple[tuple[str, ...], tu
 
 
 def _stopped(spec: Spec, table: Measured) -> str:
-    return stopped_at(spec, table) or f"looked at after {table.count:,} of {table.planned:,} users; nothing is decided"
+    return stopped_at(spec, table) or f"looked at after {table.count:,} of {table.planned:,} users; not all is decided"
 
 
 def _variation(spec: Spec, table: Measured) -> Variation | None:
@@ -143,12 +143,16 @@ def _method(spec: Spec, table: Measured, variants: tuple[str, ...], rounds: tupl
             "The sample was fixed beforehand, and nothing is shown before it is complete.",
         ]
     else:
+        once = any(read_once(name) for name in spec.margins)
         kind = "betting" if parse_measure(spec.measure).unit == "share" else "asymptotic"
         sentences.append(
             f"Always-valid reading: intervals are {kind} confidence sequences, which hold at all times at once"
             + (f", at {level} divided by {len(variants)} variants" if len(variants) > 1 else "")
-            + "; they are wider than those of a fixed sample, and the experiment may stop whenever they decide. Guardrails "
-            "and segments are read once, at the end, by methods for a fixed sample."
+            + "; they are wider than those of a fixed sample, and the experiment may stop whenever they decide. So are the "
+            "bounds of guardrails (bets for what has bounds, the normal mixture for other means, order statistics for "
+            "percentiles)."
+            + (" Catalogue coverage is read once, at the end, by a bound for a fixed sample." if once else "")
+            + " Segments are read once, at the end, too."
         )
     sentences.append(
         "All other measures are secondary: their p values are corrected together by Benjamini and Hochberg's method, which "

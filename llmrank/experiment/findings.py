@@ -78,6 +78,7 @@ class Guardrail:
         relative: Whether the margin is a part of the control's value.
         worse: Which direction is worse.
         result: Values, one-sided bound, margin and verdict.
+        reading: ``always valid`` if its bound holds at all looks; ``fixed sample`` if it is read once.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Guardrail:
     relative: bool
     worse: Literal["higher", "lower"]
     result: NonInferiority
+    reading: Reading = "fixed sample"
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ class Rankings:
         failed: True without a readable answer.
         usd: USD as if nothing was kept from before; NaN where the price is not known.
         tokens: Prompt and answer tokens.
-        seconds: The latency; NaN without an answer.
+        seconds: The latency, also of rankings that failed; NaN where nothing was asked.
         calls: Answers of the model.
         prompt_tokens, completion_tokens: The two kinds of tokens.
         tops: The first ids of each ranking, for measures of whole runs; empty if none is wanted.

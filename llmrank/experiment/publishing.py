@@ -8,6 +8,7 @@ from typing import Any
 
 from llmrank.errors import DatasetError
 from llmrank.experiment.analysis import analyse
+from llmrank.experiment.ending import has_ended, unseal_stages
 from llmrank.experiment.findings import Findings
 from llmrank.experiment.folder import ExperimentFolder
 from llmrank.experiment.noting import note_results
@@ -45,5 +46,7 @@ def publish(folder: ExperimentFolder, *registries: Registry, embedder: Mapping[s
         raise DatasetError(
             f"cannot be written ({error.strerror})", field="experiment", value=str(folder.path), fix="check the path"
         ) from error
+    if findings.users == findings.planned or has_ended(folder):
+        unseal_stages(folder)
     note_results(findings, folder, *registries)
     return findings

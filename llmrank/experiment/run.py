@@ -18,7 +18,9 @@ from llmrank.errors import ConfigError
 from llmrank.evaluation.data.training import load_interactions
 from llmrank.evaluation.run import Evaluation, RunOptions, evaluate, locked
 from llmrank.evaluation.running.meter import Meter
+from llmrank.evaluation.running.opened import OpenContenders
 from llmrank.evaluation.running.prepare import Given
+from llmrank.experiment.ending import refuse_published, unseal_stages
 from llmrank.experiment.findings import Findings, SelectionRound
 from llmrank.experiment.folder import ExperimentFolder, Stage
 from llmrank.experiment.forecast import Plan, plan_of
@@ -31,6 +33,9 @@ from llmrank.experiment.stopping import stopped_at
 from llmrank.files import write_whole
 from llmrank.forecast import Forecast
 from llmrank.registry import Registry
+
+OPEN = 8
+"""How many rankers stay open from one look, or one round of a race, to the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,8 @@ def run_experiment(
         registries: Registries of prompts that keep the variants' templates and their results, beside the experiment's own.
 
     Raises:
-        ConfigError: the file is wrong, or differs from the one that the folder was made with.
+        ConfigError: the file is wrong, or differs from the one that the folder was made with; what failed is to be asked again
+            after the decision was published.
         DatasetError: its data are wrong; another run is at work in the folder.
         LLMRankError: no variant could rank anything.
     """
@@ -89,16 +95,20 @@ def run_experiment(
     spec = load_spec(spec)
     with locked(Path(out)):
         folder = freeze(spec, out, Given.of(items, interactions))
-        session = _Session(spec, folder, options)
-        plan = session.plan()
-        if on_start is not None:
-            on_start(folder, plan)
-        if dry_run:
-            return ExperimentRun(folder, None, plan, usd=session.spent())
-        keep_prompts(spec, folder, *registries)
-        stopped = session.rank()
+        if options.retry_errors:
+            refuse_published(folder)
+        with OpenContenders(OPEN) as contenders:  # closed before the report is made, or when an error ends it
+            session = _Session(spec, folder, options, contenders)
+            plan = session.plan()
+            if on_start is not None:
+                on_start(folder, plan)
+            if dry_run:
+                return ExperimentRun(folder, None, plan, usd=session.spent())
+            keep_prompts(spec, folder, *registries)
+            stopped = session.rank()
         if stopped is not None:
             return ExperimentRun(folder, None, plan, session.failures, session.spent(), stopped)
+        unseal_stages(folder)
         from llmrank.experiment.publishing import publish
 
         findings = publish(folder, *registries, embedder=spec.embedder) if options.report else None
@@ -108,8 +118,8 @@ def run_experiment(
 class _Session:
     """One session's work on an experiment."""
 
-    def __init__(self, spec: Spec, folder: ExperimentFolder, options: RunOptions) -> None:
-        self.spec, self.folder, self.options = spec, folder, options
+    def __init__(self, spec: Spec, folder: ExperimentFolder, options: RunOptions, contenders: OpenContenders) -> None:
+        self.spec, self.folder, self.options, self._contenders = spec, folder, options, contenders
         self.failures = 0
         training = folder.frozen("training.npz")
         self._training = load_interactions(training) if training.exists() else None
@@ -191,8 +201,17 @@ class _Session:
         suite = self.spec.suite(tuple(variants), items=self.folder.frozen("items.jsonl"), cases=self.folder.cases(stage))
         options = replace(self.options, limit=limit, budget_usd=budget, report=False)
         path = self.folder.path / stage
+        self._contenders.keep(path, suite.rankers)  # who left the race, or was forecast only, is asked no more
         try:
-            done = evaluate(suite, path, options, dry_run=dry_run, interactions=self._training)
+            done = evaluate(
+                suite,
+                path,
+                options,
+                dry_run=dry_run,
+                interactions=self._training,
+                contenders=self._contenders,
+                experiment=self.spec.name,
+            )
         except ConfigError as error:
             if error.field.split(".")[0] != "rankers":
                 raise

@@ -162,7 +162,7 @@ def costs(table: Measured) -> tuple[VariantCost, ...]:
     """What each variant's rankings took."""
     found = []
     for variant, each in table.variants.items():
-        seconds = each.seconds[~np.isnan(each.seconds) & (each.calls > 0)]
+        seconds = each.seconds[~np.isnan(each.seconds) & ((each.calls > 0) | each.failed)]
         p50, p95 = np.percentile(seconds, [50, 95]).tolist() if len(seconds) else (None, None)
         found.append(
             VariantCost(

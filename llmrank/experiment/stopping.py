@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmrank.evaluation.measures.measure import Measure, parse_measure
+from llmrank.experiment.guarding import undecided
 from llmrank.experiment.measured import Measured
 from llmrank.experiment.spec import Spec
 from llmrank.experiment.statistics.sequential import AsymptoticSequence, BoundedSequence
@@ -52,7 +53,8 @@ def reading(spec: Spec, table: Measured, variant: str, measure: Measure) -> Read
 def stopped_at(spec: Spec, table: Measured) -> str | None:
     """Why the experiment may end here; None if it is to go on.
 
-    It ends when each variant is decided: its interval lies on one side of 0, or within the difference that matters.
+    It ends when each variant is decided: its interval lies on one side of 0, or within the difference that matters. One that is
+    better is decided when its guardrails are, too: to stop before would keep the control for want of users.
     """
     primary = parse_measure(spec.measure)
     reasons = []
@@ -61,6 +63,8 @@ def stopped_at(spec: Spec, table: Measured) -> str | None:
             continue
         found = reading(spec, table, variant, primary)
         if found.low > 0:
+            if undecided(spec, table, variant):
+                return None
             reasons.append(f"{variant} is better")
         elif found.high < 0:
             reasons.append(f"{variant} is worse")

@@ -32,7 +32,7 @@ cached_tokens      int64               read from the server's prefix cache
 calls              int64               answers that a model computed
 retries            int64               attempts beyond the first
 seconds            double              spent waiting for the backend, summed over prompts
-latency            double              seconds that the model took; null without an answer
+latency            double              seconds that the model took, or was waited for; null if nothing was asked
 model              string
 strategy           string
 fingerprint        string              of the template
@@ -49,7 +49,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from llmrank.errors import DatasetError, shorten
-from llmrank.evaluation.records import error_text, full_cost, full_record
+from llmrank.evaluation.records import error_text, full_cost, full_record, latency_of
 from llmrank.scale._arrow import pa, pq
 from llmrank.types import Ranking, RankRequest
 
@@ -232,7 +232,7 @@ def ranked_row(ranking: Ranking, keep: Keep) -> dict[str, Any]:
         "calls": cost.calls,
         "retries": cost.retries,
         "seconds": cost.seconds,
-        "latency": None if ranking.status == "error" else ranking.latency,
+        "latency": latency_of(ranking),
         "model": _utf8(ranking.model),
         "strategy": _utf8(ranking.strategy),
         "fingerprint": ranking.fingerprint,

@@ -266,9 +266,11 @@ def test_ray_s_workers_are_sent_the_paths(tmp_path: Path, data: Path, done: Trai
 
     monkeypatch.setattr(session, "ask_on_ray", ask_on_ray)
     assert on_ray.ask_on_ray is not ask_on_ray
+    from llmrank.evaluation.running.opened import OpenContenders
     from llmrank.evaluation.suite import Suite
 
-    ray = session.Session(Suite({"model": RANKER}), made.folder, RunOptions(engine="ray"), Prices.load(None))
+    options = RunOptions(engine="ray")
+    ray = session.Session(Suite({"model": RANKER}), made.folder, options, Prices.load(None), OpenContenders())
     with ray._log("model") as log, ray._meter() as meter:
         ray._rank_all("model", log, meter, log.outstanding(ray.planned))
     (config,) = sent

@@ -87,6 +87,14 @@ def test_guardrails_at_their_margin(simulated: Any) -> None:
     assert max(simulated("guardrails", "catalogue", 40).values()) < 0.2
 
 
+def test_guardrails_under_looks(simulated: Any) -> None:
+    """At eight looks, what is worse by the margin is seldom said to be kept, but by a bound for a fixed sample it is."""
+    found = simulated("guardrails", "under_looks", 40)
+    assert len(of(found, "fixed sample")) == 1
+    assert max(rate for what, rate in found.items() if "fixed sample" not in what) <= 0.1
+    assert of(found, "fixed sample")[0] > max(of(found, "NDCG@10", "bets"))
+
+
 def test_two_groups(simulated: Any) -> None:
     """About 5 % for each metric, but not for impressions taken for independent; missing users are noticed."""
     found = simulated("online", "groups", 200)

@@ -178,12 +178,13 @@ def test_a_model_of_ones_own_sends_no_bill(tmp_path: Path) -> None:
 
 
 def test_usage_is_summed_and_latency_has_exact_percentiles(tmp_path: Path) -> None:
-    """Over the cases with an answer."""
+    """Over all cases that were asked about: one that failed counts as long as it was waited for."""
     case = Case("u", (), tuple("ab"), ("a",))
     seconds = [0.1, 0.2, 0.4, 5.0]
     made = [ranking(case, "ab", usage=Usage(10, 2, 4, 1, 0, 1, each)) for each in seconds]
     made = [type(each)(**{**fields(each), "latency": value}) for each, value in zip(made, seconds, strict=True)]
     found = only(write_run(tmp_path, [case] * 5, {"r": [*made, ranking(case, "ab", "error", error=ServerError("x"))]}))
+    seconds.append(0.5)  # the failure's
     assert found["usage"] == {
         "prompt_tokens": 40,
         "completion_tokens": 8,
@@ -195,8 +196,8 @@ def test_usage_is_summed_and_latency_has_exact_percentiles(tmp_path: Path) -> No
         "usd": None,
     }
     assert found["latency"] == {
-        "mean": 1.425,
-        "p50": 0.3,
+        "mean": 1.24,
+        "p50": 0.4,
         "p95": pytest.approx(np.percentile(seconds, 95)),
         "p99": pytest.approx(np.percentile(seconds, 99)),
     }

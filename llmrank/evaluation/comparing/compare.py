@@ -25,6 +25,7 @@ from llmrank.evaluation.measures.measure import Measure, parse_measure
 from llmrank.evaluation.measures.outcomes import measures_of, per_case
 from llmrank.evaluation.measures.statistics import Difference, holm, minimum_detectable_effect, paired_differences
 from llmrank.evaluation.report.numbers import joined
+from llmrank.evaluation.seal import refuse_sealed
 
 Keys: TypeAlias = NDArray[np.bytes_]
 
@@ -57,9 +58,12 @@ def compare(
         metrics: The measures to compare; None: all that every run has, if they have a value for each case.
 
     Raises:
-        DatasetError: the runs cannot be compared (other protocol, other treatment of failures, no common case); it says why.
+        DatasetError: the runs cannot be compared (other protocol, other treatment of failures, no common case), or one belongs
+            to an experiment that is not complete; it says why.
         ConfigError: there is no such ranker or measure, or fewer than two rankers.
     """
+    for folder in folders:
+        refuse_sealed(folder.path)
     runs = _named(folders)
     notes = _check_alike(runs)
     measures, left_out = _measures(runs, metrics)

@@ -14,6 +14,7 @@ from llmrank.evaluation.fitting.fit import Fitted, fit_examples
 from llmrank.evaluation.fitting.options import FitOptions
 from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.measures.outcomes import per_case
+from llmrank.evaluation.seal import refuse_sealed
 
 
 def fit_fusion(run: str | Path | RunFolder, ranker: str, options: FitOptions | None = None) -> Fitted:
@@ -41,8 +42,9 @@ def examples_of(folder: RunFolder, ranker: str) -> tuple[list[Example], tuple[st
 
     Raises:
         ConfigError: there is no such ranker.
-        DatasetError: there is no run, or its results hold no parts' scores.
+        DatasetError: there is no run, its results hold no parts' scores, or it belongs to an experiment that is not complete.
     """
+    refuse_sealed(folder.path)
     if ranker not in folder.ranker_names:
         raise ConfigError(
             "there is no such ranker in this run", field="ranker", value=ranker, fix=nearest(ranker, folder.ranker_names)

@@ -66,6 +66,7 @@ class Counts:
         # By the model, and whether it was asked by a batch API, which costs less.
         self._spent: dict[tuple[str, bool], dict[str, float]] = {}
         self._seconds = array("d")
+        self._asked = False
 
     def add(self, outcome: Outcome) -> None:
         """Counts one outcome."""
@@ -82,6 +83,7 @@ class Counts:
             spent[name] += record["usage"][name]
         if record["latency"] is not None:
             self._seconds.append(record["latency"])
+        self._asked |= bool(record["usage"]["calls"] or (outcome.status == "error" and record["latency"]))
 
     def usage(self) -> dict[str, float]:
         """The sum over models."""
@@ -101,8 +103,10 @@ class Counts:
         return number(total)
 
     def latency(self) -> dict[str, float | None] | None:
-        """Exact percentiles (linear between neighbours), over cases with an answer; None if no model was asked."""
-        if not self._seconds or not any(spent["calls"] for spent in self._spent.values()):
+        """Exact percentiles (linear between neighbours), over cases that were asked about, also those that failed; None if no
+        model was asked.
+        """
+        if not self._seconds or not self._asked:
             return None
         seconds = np.array(self._seconds)
         p50, p95, p99 = np.percentile(seconds, [50, 95, 99]).tolist()

@@ -26,12 +26,14 @@ from llmrank.evaluation.measures.outcomes import FAILED
 from llmrank.evaluation.measures.statistics import Spread, spread_of_means
 from llmrank.evaluation.run import Evaluation, locked
 from llmrank.evaluation.running.asking import Question, ask_here
-from llmrank.evaluation.running.contenders import Contender, build_contender, is_baseline, templates_of
+from llmrank.evaluation.running.contenders import Contender, is_baseline, templates_of
 from llmrank.evaluation.running.log import ResultLog
 from llmrank.evaluation.running.meter import Meter
+from llmrank.evaluation.running.opened import OpenContenders
 from llmrank.evaluation.running.pace import Pace, Purse
 from llmrank.evaluation.running.prepare import Given, prepare
 from llmrank.evaluation.running.session import FATAL
+from llmrank.evaluation.seal import refuse_sealed
 from llmrank.evaluation.suite import Suite, load_suite
 from llmrank.files import read_lines, write_whole
 from llmrank.forecast import Forecast, evenly, forecast
@@ -172,24 +174,26 @@ def positions(
 
     Raises:
         ConfigError: the suite is wrong or not that of the folder; there is no such ranker or place.
-        DatasetError: the data are wrong, no case is fit, or another run is at work in the folder.
+        DatasetError: the data are wrong, no case is fit, or another run is at work in the folder, or an experiment.
         LLMRankError: what is wrong with every case: a key, a model that is not there.
     """
     suite = suite if isinstance(suite, Suite) else load_suite(suite)
     names = _names(suite, rankers)
     _check(at, limit, k)
+    refuse_sealed(Path(out))
     prices = Prices.load(suite.prices)
     templates = {name: templates_of(config) for name, config in suite.rankers.items()}
     with locked(Path(out)):
         folder, changes = prepare(suite, out, templates, Given.of(items, interactions))
-        study = _Study(suite, folder, at, limit, prices)
-        planned = study.cases * len(study.places)
-        begun = Evaluation(folder, None, study.forecasts(names, retry_errors), planned, changes=changes)
-        if on_start is not None:
-            on_start(begun)
-        with Meter(folder.path / "spent.jsonl") as meter:
-            for name in names:
-                study.rank(name, meter, retry_errors)
+        with OpenContenders() as contenders:
+            study = _Study(suite, folder, at, limit, prices, contenders)
+            planned = study.cases * len(study.places)
+            begun = Evaluation(folder, None, study.forecasts(names, retry_errors), planned, changes=changes)
+            if on_start is not None:
+                on_start(begun)
+            with Meter(folder.path / "spent.jsonl") as meter:
+                for name in names:
+                    study.rank(name, meter, retry_errors)
         places = ", ".join(map(str, study.places))
         found = Positions(
             folder,
@@ -214,13 +218,23 @@ class _Study:
         at: The places; None for some that are spread over the shortest list.
         limit: How many cases; None for all.
         prices: What models cost.
+        contenders: Opens the rankers; closed by the caller.
 
     Raises:
         DatasetError: no case is fit.
     """
 
-    def __init__(self, suite: Suite, folder: RunFolder, at: Sequence[int] | None, limit: int | None, prices: Prices) -> None:
+    def __init__(
+        self,
+        suite: Suite,
+        folder: RunFolder,
+        at: Sequence[int] | None,
+        limit: int | None,
+        prices: Prices,
+        contenders: OpenContenders,
+    ) -> None:
         self._suite, self._folder, self._limit, self._prices = suite, folder, limit, prices
+        self._contenders = contenders
         self.places = (1, 2) if at is None else tuple(sorted(at))
         chosen = [(case.user_id, len(case.candidates or ())) for _, case in self._chosen()]
         self.cases, self.users = len(chosen), len({user for user, _ in chosen})
@@ -237,14 +251,11 @@ class _Study:
         """What is left to ask for each ranker with a model; building each finds mistakes before anything is spent."""
         found = {}
         for name in names:
-            contender = self._build(name, None)
-            try:
-                if isinstance(contender, Ranker):
-                    left = sum(1 for _ in self._left(name, retry_errors))
-                    requests = (question.request for question in self._left(name, retry_errors))
-                    found[name] = forecast(contender, evenly(requests, left), left, self._prices)
-            finally:
-                contender.close()
+            contender = self._contender(name, None)
+            if isinstance(contender, Ranker):
+                left = sum(1 for _ in self._left(name, retry_errors))
+                requests = (question.request for question in self._left(name, retry_errors))
+                found[name] = forecast(contender, evenly(requests, left), left, self._prices)
         return found
 
     def rank(self, name: str, meter: Meter, retry_errors: bool) -> None:
@@ -253,25 +264,22 @@ class _Study:
         Raises:
             LLMRankError: what every case would meet.
         """
-        contender = self._build(name, meter)
+        contender = self._contender(name, meter)
         total = self.cases * len(self.places)
         # A baseline costs nothing to ask again: waiting for the disk each time would be most of its work.
         sync = not is_baseline(self._suite.rankers[name])
-        try:
-            with progress(f"ranking by place: {name}", "items") as report:
-                done, failed = total - sum(1 for _ in self._left(name, retry_errors)), 0
-                pace = Pace(done, total, meter, report)
-                for place in self.places:
-                    with self._log(name, place, retry_errors) as log:
-                        questions = self._questions(place, log)
-                        with closing(ask_here(contender, questions, Purse(None, meter), trace=False)) as answered:
-                            for case, record in answered:
-                                _refuse_fatal(name, record["error"])
-                                log.add(case, record, sync=sync)
-                                done, failed = done + 1, failed + (record["status"] == "error")
-                                pace.show(done, failed)
-        finally:
-            contender.close()
+        with progress(f"ranking by place: {name}", "items") as report:
+            done, failed = total - sum(1 for _ in self._left(name, retry_errors)), 0
+            pace = Pace(done, total, meter, report)
+            for place in self.places:
+                with self._log(name, place, retry_errors) as log:
+                    questions = self._questions(place, log)
+                    with closing(ask_here(contender, questions, Purse(None, meter), trace=False)) as answered:
+                        for case, record in answered:
+                            _refuse_fatal(name, record["error"])
+                            log.add(case, record, sync=sync)
+                            done, failed = done + 1, failed + (record["status"] == "error")
+                            pace.show(done, failed)
 
     def measure(self, name: str, k: int) -> RankerPositions:
         """Means with intervals, and their spread."""
@@ -296,9 +304,9 @@ class _Study:
             spread_of_means(values, users, seed=self._suite.seed),
         )
 
-    def _build(self, name: str, meter: Meter | None) -> Contender:
+    def _contender(self, name: str, meter: Meter | None) -> Contender:
         config = self._suite.rankers[name]
-        return build_contender(name, config, self._folder, seed=self._suite.seed, prices=self._prices, meter=meter)
+        return self._contenders.get(name, config, self._folder, seed=self._suite.seed, prices=self._prices, meter=meter)
 
     def _log(self, name: str, place: int, retry_errors: bool) -> ResultLog:
         log = ResultLog(self._folder.positions_path(name, place), int(self._folder.manifest["cases"]))

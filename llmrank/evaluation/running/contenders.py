@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from llmrank.backends.lending import BackendPool
 from llmrank.catalog import Catalog
 from llmrank.config import build_ranker, load_config
 from llmrank.evaluation.folder import RunFolder
 from llmrank.evaluation.running.baselines import Baseline, build_baseline
 from llmrank.evaluation.running.learning import trained
-from llmrank.evaluation.running.meter import Meter, MeteredBackend
+from llmrank.evaluation.running.meter import CurrentMeter, Meter, MeteredBackend
 from llmrank.prices import Price, Prices
 from llmrank.ranker import Ranker
 from llmrank.strategy_kinds import build_strategy
@@ -59,7 +60,14 @@ def templates_used(config: Mapping[str, Any]) -> list[Template]:
 
 
 def build_contender(
-    name: str, config: Mapping[str, Any], folder: RunFolder, *, seed: int, prices: Prices, meter: Meter | None
+    name: str,
+    config: Mapping[str, Any],
+    folder: RunFolder,
+    *,
+    seed: int,
+    prices: Prices,
+    meter: Meter | CurrentMeter | None,
+    pool: BackendPool | None = None,
 ) -> Ranker | Baseline:
     """Builds a contender of a run.
 
@@ -71,6 +79,7 @@ def build_contender(
         seed: The suite's.
         prices: What models cost.
         meter: Where answers that a model computed are noted; None for nowhere.
+        pool: Where a Ranker's backend is borrowed; None for one of its own.
 
     Raises:
         LLMRankError: the configuration is wrong, or this machine lacks what it needs.
@@ -81,14 +90,18 @@ def build_contender(
         return build_baseline(config, catalog=catalog, popularity=folder.popularity, seed=seed, where=f"rankers.{name}")
     cache: Path = folder.path / "answers.sqlite"
     if meter is None:
-        return build_ranker(config, catalog=catalog, default_cache=cache)
+        return build_ranker(config, catalog=catalog, default_cache=cache, pool=pool)
 
     def price(model: str, usage: Usage) -> float | None:
         found = price_at(config, model, prices)
         return None if found is None else found.usd(usage)
 
     return build_ranker(
-        config, catalog=catalog, default_cache=cache, around=lambda backend: MeteredBackend(backend, meter, name, price)
+        config,
+        catalog=catalog,
+        default_cache=cache,
+        around=lambda backend: MeteredBackend(backend, meter, name, price),
+        pool=pool,
     )
 
 

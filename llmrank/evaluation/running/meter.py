@@ -71,6 +71,22 @@ class Meter:
         self.close()
 
 
+class CurrentMeter:
+    """What a backend notes into that lives longer than a meter does: the next session over a run opens one of its own.
+
+    Attributes:
+        meter: Where answers are noted now; None for nowhere.
+    """
+
+    def __init__(self, meter: Meter | None = None) -> None:
+        self.meter = meter
+
+    def add(self, ranker: str, model: str, usage: Usage, usd: float | None) -> None:
+        """Notes one answer, as `Meter.add` does."""
+        if self.meter is not None:
+            self.meter.add(ranker, model, usage, usd)
+
+
 class MeteredBackend(BackendWrapper):
     """Notes every answer that the inner backend computed.
 
@@ -81,7 +97,9 @@ class MeteredBackend(BackendWrapper):
         price: What a model's usage costs in USD, or None if that is not known.
     """
 
-    def __init__(self, inner: Backend, meter: Meter, ranker: str, price: Callable[[str, Usage], float | None]) -> None:
+    def __init__(
+        self, inner: Backend, meter: Meter | CurrentMeter, ranker: str, price: Callable[[str, Usage], float | None]
+    ) -> None:
         super().__init__(inner)
         self._meter, self._ranker, self._price = meter, ranker, price
 

@@ -32,11 +32,12 @@ from llmrank.evaluation.running.asking import (
     spender,
 )
 from llmrank.evaluation.running.baselines import Baseline
-from llmrank.evaluation.running.contenders import build_contender, is_baseline, price_at
+from llmrank.evaluation.running.contenders import is_baseline, price_at
 from llmrank.evaluation.running.learning import trained
 from llmrank.evaluation.running.log import ResultLog
 from llmrank.evaluation.running.meter import Meter
 from llmrank.evaluation.running.on_ray import ask_on_ray
+from llmrank.evaluation.running.opened import OpenContenders
 from llmrank.evaluation.running.pace import Pace, Purse, WatchedBackend
 from llmrank.evaluation.suite import StabilityOptions, Suite
 from llmrank.files import write_whole
@@ -129,10 +130,14 @@ class Session:
         folder: The run's, prepared.
         options: How it is carried out.
         prices: What models cost.
+        contenders: Opens the rankers; closed by the caller.
     """
 
-    def __init__(self, suite: Suite, folder: RunFolder, options: RunOptions, prices: Prices) -> None:
+    def __init__(
+        self, suite: Suite, folder: RunFolder, options: RunOptions, prices: Prices, contenders: OpenContenders
+    ) -> None:
         self.suite, self.folder, self.options, self.prices = suite, folder, options, prices
+        self._contenders = contenders
         self.cases = int(folder.manifest["cases"])
         self.planned = self.cases if options.limit is None else min(self.cases, options.limit)
         self.failures = 0
@@ -150,22 +155,20 @@ class Session:
         found = {}
         for name in self.suite.rankers:
             contender = self._contender(name, None)
-            try:
-                if isinstance(contender, Ranker):
-                    with self._log(name) as log:
-                        left = log.outstanding(self.planned)
-                    shuffled = self._shuffles_left(name)
-                    # Where nothing but shuffles is left, they are like any cases.
-                    sample = [each.request for each in self._questions(_spread(left if len(left) else np.arange(self.planned)))]
-                    batch = self.options.engine == "openai-batch"
-                    each = forecast(contender, sample, len(left) + shuffled, self.prices, batch=batch)
-                    self._expected[name] = (each.usd or 0.0) / max(1, len(left) + shuffled)
-                    if shuffled:
-                        said = f"{shuffled} of the requests are for shuffled candidates (stability)"
-                        each = replace(each, assumptions=(*each.assumptions, said))
-                    found[name] = replace(self._with_probe(name, contender, each), minimum_detectable_effect=effect)
-            finally:
-                contender.close()
+            if not isinstance(contender, Ranker):
+                continue
+            with self._log(name) as log:
+                left = log.outstanding(self.planned)
+            shuffled = self._shuffles_left(name)
+            # Where nothing but shuffles is left, they are like any cases.
+            sample = [each.request for each in self._questions(_spread(left if len(left) else np.arange(self.planned)))]
+            batch = self.options.engine == "openai-batch"
+            each = forecast(contender, sample, len(left) + shuffled, self.prices, batch=batch)
+            self._expected[name] = (each.usd or 0.0) / max(1, len(left) + shuffled)
+            if shuffled:
+                said = f"{shuffled} of the requests are for shuffled candidates (stability)"
+                each = replace(each, assumptions=(*each.assumptions, said))
+            found[name] = replace(self._with_probe(name, contender, each), minimum_detectable_effect=effect)
         return found
 
     def _shuffles_left(self, name: str) -> int:
@@ -280,7 +283,7 @@ class Session:
         return log
 
     def _contender(self, name: str, meter: Meter | None) -> Ranker | Baseline:
-        return build_contender(
+        return self._contenders.get(
             name, self.suite.rankers[name], self.folder, seed=self.suite.seed, prices=self.prices, meter=meter
         )
 
@@ -303,6 +306,7 @@ class Session:
         elsewhere = options.engine != "local" and not is_baseline(config)
         spend = spender(meter, name, lambda model: price_at(config, model, self.prices), batch=options.engine == "openai-batch")
         if elsewhere and options.engine == "ray":
+            self._contenders.close()  # the workers have models of their own: this process keeps none beside them
             wanted = set(map(int, numbers))
             config = trained(config, self.folder, f"rankers.{name}")  # here, so that no worker has to
             places: dict[str, Any] = {"rows": options.rows, "workers": options.workers, "address": options.address}
@@ -316,27 +320,24 @@ class Session:
             return
         contender = self._contender(name, None if elsewhere else meter)
         purse = Purse(options.budget_usd, meter, self._expected.get(name, 0.0))
-        try:
 
-            def ask(say: Callable[[str], None]) -> Answered:
-                if not (elsewhere and isinstance(contender, Ranker)):
-                    return ask_here(contender, self._questions(numbers), purse, trace=trace)
-                return ask_in_batches(
-                    contender,
-                    lambda: self._questions(numbers),
-                    self.folder.path / "batch" / name,
-                    via=options.via,
-                    poll_s=options.poll_s,
-                    trace=trace,
-                    retry_errors=options.retry_errors,
-                    spend=spend,
-                    say=say,
-                )
+        def ask(say: Callable[[str], None]) -> Answered:
+            if not (elsewhere and isinstance(contender, Ranker)):
+                return ask_here(contender, self._questions(numbers), purse, trace=trace)
+            return ask_in_batches(
+                contender,
+                lambda: self._questions(numbers),
+                self.folder.path / "batch" / name,
+                via=options.via,
+                poll_s=options.poll_s,
+                trace=trace,
+                retry_errors=options.retry_errors,
+                spend=spend,
+                say=say,
+            )
 
-            # What a baseline says costs nothing to say again: waiting for the disk each time would be most of its work.
-            self._collect(f"ranking: {name}", ask, log, meter, self.planned, sync=not is_baseline(config))
-        finally:
-            contender.close()
+        # What a baseline says costs nothing to say again: waiting for the disk each time would be most of its work.
+        self._collect(f"ranking: {name}", ask, log, meter, self.planned, sync=not is_baseline(config))
         self._refuse_empty(purse, meter)
 
     def _collect(self, title: str, ask: Ask, log: ResultLog, meter: Meter, total: int, *, sync: bool = True) -> None:
@@ -376,12 +377,9 @@ class Session:
                 return
             purse = Purse(self.options.budget_usd, meter, self._expected.get(name, 0.0))
             contender = self._contender(name, meter)
-            try:
-                questions = self._shuffled(set(map(int, outstanding)), count, options.shuffles)
-                title, total = f"ranking shuffled candidates: {name}", count * options.shuffles
-                self._collect(title, lambda say: ask_here(contender, questions, purse, trace=False), log, meter, total)
-            finally:
-                contender.close()
+            questions = self._shuffled(set(map(int, outstanding)), count, options.shuffles)
+            title, total = f"ranking shuffled candidates: {name}", count * options.shuffles
+            self._collect(title, lambda say: ask_here(contender, questions, purse, trace=False), log, meter, total)
             self._refuse_empty(purse, meter)
 
     def _shuffled(self, outstanding: set[int], count: int, shuffles: int) -> Iterator[Question]:
@@ -422,7 +420,6 @@ class Session:
         except BackendError as error:
             raise RunStoppedError(f"the memorisation probe got no answer: {error_text(error)}; run again to go on") from error
         finally:
-            contender.close()
             portal.finish(_nothing)
 
     def _keep_probe(self, name: str, found: dict[str, Any]) -> None:
@@ -435,7 +432,7 @@ class Session:
 
 
 async def _nothing() -> None:
-    """The backend is closed by its Ranker."""
+    """The backend is closed with its Ranker."""
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from llmrank.experiment.online.reading_options import reading_of
 from llmrank.types import Item, Ranking
 
 if TYPE_CHECKING:
+    from llmrank.backends.lending import BackendPool
     from llmrank.catalog import Catalog
     from llmrank.experiment.spec import Spec
     from llmrank.ranker import Ranker
@@ -129,6 +130,7 @@ class Experiment:
             SetupError: a package, key or file that a variant needs is missing.
             CapabilityError: a variant's strategy needs what its backend cannot do.
         """
+        from llmrank.backends.lending import BackendPool
         from llmrank.catalog import Catalog
         from llmrank.experiment.spec import load_spec
 
@@ -143,7 +145,8 @@ class Experiment:
             own_log = None
             if isinstance(log, str | Path):
                 log = own_log = opened.enter_context(EventLog.open(log))
-            rankers = {name: opened.enter_context(_built(name, each, catalog)) for name, each in spec.variants.items()}
+            pool = BackendPool()  # variants with the same backend, which differ in their prompts, share one
+            rankers = {name: opened.enter_context(_built(name, each, catalog, pool)) for name, each in spec.variants.items()}
             built = cls(spec.name, rankers, options, log=log, on_log_error=on_log_error)
             if own_log is not None:
                 built._closing.callback(own_log.close)
@@ -351,7 +354,7 @@ class Experiment:
                 del self._logged[next(iter(self._logged))]
 
 
-def _built(name: str, config: Mapping[str, Any], catalog: Catalog | None) -> Ranker:
+def _built(name: str, config: Mapping[str, Any], catalog: Catalog | None, pool: BackendPool) -> Ranker:
     """A variant's Ranker; errors say which variant is meant."""
     from llmrank.config import build_ranker
 
@@ -359,7 +362,7 @@ def _built(name: str, config: Mapping[str, Any], catalog: Catalog | None) -> Ran
         fix = "a live variant is a Ranker's configuration: {backend: ...}"
         raise ConfigError("baselines rank in evaluations only", field=f"variants.{name}", value=config["baseline"], fix=fix)
     try:
-        return build_ranker(config, catalog=catalog)
+        return build_ranker(config, catalog=catalog, pool=pool)
     except InputError as error:
         field = f"variants.{name}.{error.field}" if error.field else f"variants.{name}"
         raise type(error)(error.message, field=field, value=error.value, fix=error.fix) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from llmrank.evaluation.measures.measure import Measure
 from llmrank.evaluation.report.numbers import count, dollars, joined, p_text, share, significant
@@ -156,8 +157,19 @@ def guardrails(findings: Findings) -> Table | None:
             f"{confidence(findings)}). A guardrail holds if that is within the margin, is broken if the "
             "difference is beyond it even at best, and is unclear in between: then there are too few users to tell, and it is "
             "not shown to hold.",
+            *_how_read(findings),
         ),
     )
+
+
+def _how_read(findings: Findings) -> Iterator[str]:
+    """What an experiment that is looked at has to say of its bounds."""
+    if findings.reading == "fixed sample":
+        return
+    yield "These bounds hold at all looks, as the intervals do: the experiment may stop by them."
+    once = dict.fromkeys(visible(each.name) for each in findings.guardrails if each.reading == "fixed sample")
+    if once:
+        yield f"Read once, where the experiment ended, by a bound for a fixed sample: {joined(list(once))}."
 
 
 def _guardrail_row(findings: Findings, guardrail: Guardrail) -> Row:

@@ -60,6 +60,24 @@ def asymptotic_interval(
     return middle - reach, middle + reach, np.where(known, np.exp(np.minimum(log_p, 0.0)), 1.0)
 
 
+def one_sided_reach(n: ArrayLike, *, alpha: float, expected_n: int) -> Floats:
+    """How many standard errors a one-sided bound lies from an estimate, so that it holds at all times at the level alpha.
+
+    The paper's one-sided mixture (its proposition B.1), a little outside of the interval with the confidence 1 - 2 alpha.
+
+    Args:
+        n: How many observations there are; one or more.
+        alpha: The chance, in the limit, that the bound ever fails.
+        expected_n: As for `asymptotic_interval`.
+
+    Raises:
+        ConfigError: `alpha` or `expected_n` is out of range.
+    """
+    share = np.maximum(np.asarray(n, dtype=np.float64), 1.0) * _rho_squared(1 - 2 * alpha, expected_n)
+    reach: Floats = np.sqrt(2 * (1 + 1 / share) * np.log1p(np.sqrt(1 + share) / (2 * alpha)))
+    return reach
+
+
 class _Looks:
     """What all looks so far have left: the running intersection and the running minimum of p."""
 

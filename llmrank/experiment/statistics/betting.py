@@ -175,6 +175,33 @@ def bounded_p_values(
         ConfigError: an argument is out of range.
         InputError: a value is not a number between the bounds, or the shape is another.
     """
+    up, down = bounded_capitals(values, low, high, confidence=confidence, null=null)
+    ps: Floats = np.minimum(1.0, 2 * np.exp(-np.maximum(up, down)))
+    return ps
+
+
+def bounded_capitals(
+    values: ArrayLike, low: float, high: float, *, confidence: float = 0.95, null: float | ArrayLike = 0.0, most: float = MOST
+) -> tuple[Floats, Floats]:
+    """What the two gamblers of many streams ever had, after every observation: for questions with one side.
+
+    Where the mean is `null` or less, the one who bets on "higher" ever has 1 / alpha with the chance alpha at most; where it is
+    `null` or more, so has the one who bets on "lower".
+
+    Args:
+        values: Shape (streams, n), in order.
+        low, high: The bounds.
+        confidence: The bets are made for: that of both sides together, 1 - 2 alpha.
+        null: The mean that the game is fair for; one, or one a stream.
+        most: The part of what can be lost that is staked at most.
+
+    Returns:
+        The logarithms of the most that the one who bets on "higher", and on "lower", ever had, each of shape (streams, n).
+
+    Raises:
+        ConfigError: an argument is out of range.
+        InputError: a value is not a number between the bounds, or the shape is another.
+    """
     nulls = np.asarray(null, dtype=np.float64)
     for each in np.unique(nulls):
         _check(low, high, confidence, float(each))
@@ -182,17 +209,15 @@ def bounded_p_values(
     scaled = _scaled(table, low, high)
     bets = _Moments.fresh(len(table)).bets(scaled, _reach(confidence))
     means = np.broadcast_to((nulls - low) / (high - low), (len(table),))[:, None]
-    up, down = _gains(scaled, bets, means)
-    most = np.maximum.accumulate(np.maximum(np.cumsum(up, axis=1), np.cumsum(down, axis=1)), axis=1)
-    ps: Floats = np.minimum(1.0, 2 * np.exp(-most))
-    return ps
+    up, down = (np.maximum.accumulate(np.cumsum(each, axis=1), axis=1) for each in _gains(scaled, bets, means, most))
+    return up, down
 
 
-def _gains(values: Floats, bets: Floats, means: Floats) -> tuple[Floats, Floats]:
+def _gains(values: Floats, bets: Floats, means: Floats, most: float = MOST) -> tuple[Floats, Floats]:
     """The logarithms of what one play multiplies the money on "higher" and on "lower" by."""
     with np.errstate(divide="ignore", over="ignore"):
-        up = np.minimum(bets, MOST / means)
-        down = np.minimum(bets, MOST / (1 - means))
+        up = np.minimum(bets, most / means)
+        down = np.minimum(bets, most / (1 - means))
     away = values - means
     up *= away
     down *= away

@@ -23,6 +23,7 @@ from llmrank.experiment.statistics.paired_rates import effective, score_interval
 
 Verdict: TypeAlias = Literal["kept", "broken", "unclear"]
 Worse: TypeAlias = Literal["higher", "lower"]
+Method: TypeAlias = Literal["bootstrap", "score", "jackknife", "bets", "mixture", "order"]
 _Found: TypeAlias = tuple[float, float, float, float, float]
 """Value, control, difference and its two bounds."""
 
@@ -44,7 +45,8 @@ class NonInferiority:
             worse by more than the margin), else ``unclear``: too few users to tell.
         n: How many pairs.
         clusters: How many users have any.
-        method: How the bounds came about: ``bootstrap``, ``score`` or ``jackknife``.
+        method: How the bounds came about: ``bootstrap``, ``score`` or ``jackknife`` for a fixed sample; ``bets``, ``mixture``
+            or ``order`` (of order statistics) where they hold at all looks (`always_noninferiority`).
 
     The difference and its bounds are NaN where they cannot be told (fewer than two users, a relative margin of nothing); the
     verdict is then ``unclear``.
@@ -60,7 +62,7 @@ class NonInferiority:
     verdict: Verdict
     n: int
     clusters: int
-    method: Literal["bootstrap", "score", "jackknife"]
+    method: Method
 
 
 def non_inferiority(
@@ -104,20 +106,10 @@ def non_inferiority(
         InputError: the shapes do not fit, a value is infinite, a rate's value is neither 0 nor 1, or the margin is relative and
             a value of the control is negative.
     """
-    _check(margin, worse, alpha)
+    check_options(margin, worse, alpha)
     if resamples < 100:
         raise ConfigError("must be at least 100", field="resamples", value=resamples, fix="2000 is usual")
-    ours, theirs = np.asarray(value, dtype=np.float64), np.asarray(control, dtype=np.float64)
-    if ours.ndim != 1 or theirs.shape != ours.shape:
-        raise InputError(
-            "must have one dimension and the shape of value", field="control", value=theirs.shape, fix="give pairs"
-        )
-    for name, values in (("value", ours), ("control", theirs)):
-        if np.isinf(values).any():
-            raise InputError("must be finite", field=name, value=math.inf, fix="write NaN where a value is not defined")
-    codes = _codes(clusters, len(ours))
-    paired = ~(np.isnan(ours) | np.isnan(theirs))
-    ours, theirs, codes = ours[paired], theirs[paired], np.unique(codes[paired], return_inverse=True)[1]
+    ours, theirs, codes = pairs_of(value, control, clusters)
     draws = _Draws(1 - 2 * alpha, resamples, seed)
     if statistic == "rate":
         if relative:
@@ -127,9 +119,9 @@ def non_inferiority(
     elif statistic == "mean":
         found = _means(ours, theirs, codes, relative, draws)
     else:
-        found = _quantiles(ours, theirs, codes, _share(statistic), relative, draws)
+        found = _quantiles(ours, theirs, codes, share_of(statistic), relative, draws)
     of = int(codes.max()) + 1 if len(codes) else 0
-    return _judged(found, margin, worse, len(ours), of, "score" if statistic == "rate" else "bootstrap")
+    return judged(found, margin, worse, len(ours), of, "score" if statistic == "rate" else "bootstrap")
 
 
 def coverage_non_inferiority(
@@ -160,7 +152,7 @@ def coverage_non_inferiority(
         InputError: the lengths differ.
         SetupError: scipy is not installed.
     """
-    _check(margin, "lower", alpha)
+    check_options(margin, "lower", alpha)
     if catalogue < 1:
         raise ConfigError("must be at least 1", field="catalogue", value=catalogue, fix="count the items")
     if len(value) != len(control):
@@ -180,7 +172,26 @@ def coverage_non_inferiority(
         if relative and ours:  # the logarithm of a ratio is nearer to normal, and its ends are above -1
             low, high = (math.exp(math.log(ours / theirs) + side * reach) - 1 for side in (-1, 1))
     found = ours / catalogue, theirs / catalogue, difference, low, high
-    return _judged(found, margin, "lower", len(value), users, "jackknife")
+    return judged(found, margin, "lower", len(value), users, "jackknife")
+
+
+def pairs_of(value: ArrayLike, control: ArrayLike, clusters: ArrayLike | None) -> tuple[Floats, Floats, Integers]:
+    """The pairs in which both are defined, and whose each is, numbered from 0 in the order of the clusters' names.
+
+    Raises:
+        InputError: the shapes do not fit, or a value is infinite.
+    """
+    ours, theirs = np.asarray(value, dtype=np.float64), np.asarray(control, dtype=np.float64)
+    if ours.ndim != 1 or theirs.shape != ours.shape:
+        raise InputError(
+            "must have one dimension and the shape of value", field="control", value=theirs.shape, fix="give pairs"
+        )
+    for name, values in (("value", ours), ("control", theirs)):
+        if np.isinf(values).any():
+            raise InputError("must be finite", field=name, value=math.inf, fix="write NaN where a value is not defined")
+    codes = _codes(clusters, len(ours))
+    paired = ~(np.isnan(ours) | np.isnan(theirs))
+    return ours[paired], theirs[paired], np.unique(codes[paired], return_inverse=True)[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,14 +277,15 @@ def _covered(lists: Sequence[Collection[str]], codes: Integers, users: int) -> t
     return len(owner), np.bincount(np.asarray(alone, dtype=np.intp), minlength=users).astype(np.float64)
 
 
-def _judged(
+def judged(
     found: _Found,
     margin: float,
     worse: Worse,
     n: int,
     clusters: int,
-    method: Literal["bootstrap", "score", "jackknife"],
+    method: Method,
 ) -> NonInferiority:
+    """The verdict on a value, the control's, their difference and its two bounds."""
     value, control, difference, low, high = found
     best, worst = (low, high) if worse == "higher" else (-high, -low)
     verdict: Verdict = "kept" if worst < margin or worst == 0 == margin else "broken" if best > margin else "unclear"
@@ -290,14 +302,15 @@ def _codes(clusters: ArrayLike | None, n: int) -> NDArray[np.generic]:
     return given
 
 
-def _share(statistic: str) -> float:
-    """The part of the values that a percentile leaves below it."""
+def share_of(statistic: str) -> float:
+    """The part of the values that a percentile leaves below it. Raises ConfigError if it is none."""
     if (found := re.fullmatch(r"p(\d{1,2}(?:\.\d+)?)", statistic)) and 0 < float(found[1]) < 100:
         return float(found[1]) / 100
     raise ConfigError("must be mean, rate or a percentile", field="statistic", value=statistic, fix="such as p95")
 
 
-def _check(margin: float, worse: str, alpha: float) -> None:
+def check_options(margin: float, worse: str, alpha: float) -> None:
+    """Refuses a margin, a direction or a level that is none. Raises ConfigError."""
     if not (margin >= 0 and math.isfinite(margin)):
         raise ConfigError("must be a number, 0 or more", field="margin", value=margin, fix="how much worse it may be")
     if worse not in ("higher", "lower"):

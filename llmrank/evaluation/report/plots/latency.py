@@ -19,16 +19,14 @@ _MARKS = {"p50": "circle", "p95": "diamond", "p99": "square"}
 def latency_figure(overview: Overview) -> Figure:
     """Only rankers that asked a model."""
     found = {
-        name: of_ranker["latency"]
-        for name, of_ranker in overview.rankers.items()
-        if (of_ranker["latency"] or {}).get("p50") and of_ranker["usage"]["calls"]
+        name: of_ranker["latency"] for name, of_ranker in overview.rankers.items() if (of_ranker["latency"] or {}).get("p50")
     }
     words = "; ".join(
         f"{visible(name)}: {', '.join(f'{mark} {significant(latency[mark])} s' for mark in _MARKS)}"
         for name, latency in found.items()
     )
     panels = (Panel("Seconds a case", f"{words}.", style.svg(_chart(found), key="latency")),) if found else ()
-    caption = "Median (p50), 95th and 99th percentile of the seconds that the model took for one case."
+    caption = "Median (p50), 95th and 99th percentile of the seconds that the model took for one case, or was waited for."
     return Figure("plot-latency", "Latency by ranker", caption, panels)
 
 

@@ -32,7 +32,7 @@ def cost_table(overview: Overview) -> Table:
         "cost when it was computed, and what cases share (equal prompts, texts scored by themselves) counts with each.",
         "The cases alone: what stability and memorisation ask is not in these numbers; spent.jsonl has all that was paid for.",
         "Latency: seconds that the model took for one case, with the waits between attempts (retries) and without those in our "
-        "own queue; over cases with an answer.",
+        "own queue; a case that failed counts as long as it was waited for.",
     ]
     if any(found["usage"].get("usd") is None for found in overview.rankers.values()):
         notes.append("Unknown: there is no price for the model; the suite's `prices` can name it.")
