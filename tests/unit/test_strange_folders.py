@@ -124,7 +124,7 @@ def test_an_experiments_folder_names_no_server_that_is_asked(
     """Nor does it keep the password that stood in the server's address: only the experiment's own file has it."""
     spec = an_experiment(data, running)
     spec["embedder"]["base_url"] = running.url.replace("http://", "http://me:pa55word@")
-    done = run_experiment(spec, tmp_path / "ab", RunOptions(report=False))
+    done = run_experiment(spec, tmp_path / "ab")
     assert done.failures == 0
     assert running.requests
     running.requests.clear()
