@@ -68,8 +68,8 @@ class ContentFree:
         candidates = tuple(Item(str(place), text) for place, text in enumerate(islice(texts, count)))
         if not history:
             return replace(like, candidates=candidates)
-        # The history last, and of it the most recent event first: a prompt shows the last few, and all that it shows is then the
-        # same however long the history is.
+        # The history last, and of it the most recent event first: a prompt shows the last few, and all that it shows is then
+        # the same however long the history is.
         query = next(texts) if has_wish(like) else None
         wishes, dislikes = phrases_shown(like)
         wish = None

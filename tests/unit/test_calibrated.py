@@ -205,7 +205,7 @@ def test_mixed_texts_stand_together_in_another_order_in_each_question() -> None:
 
 @given(st.integers(10, 60), st.integers(10, 60), st.sampled_from([None, "calm"]))
 def test_mixed_questions_do_not_hang_on_how_long_a_history_is(first: int, second: int, query: str | None) -> None:
-    """Users with more events than a prompt shows have the same questions, with a wish and without, so that they are asked once."""
+    """Users with more events than a prompt shows have the same questions, so that they are asked once; also with a wish."""
     strategy = build_strategy(
         {"kind": "calibrated", "of": dict(SINGLE), "content_free": "calibration/games", "mix": 2}, {"history": 10}
     )
