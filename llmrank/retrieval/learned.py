@@ -150,7 +150,8 @@ def _document(folder: Path) -> dict[str, Any]:
         raise _damaged(path, "lacks parts, trees or trained")
     trees = document["trees"]
     names = trees.get("parts")
-    if not isinstance(names, list) or not isinstance(trees.get("model"), str) or not set(names) <= set(document["parts"]):
+    known = isinstance(names, list) and all(isinstance(name, str) and name in document["parts"] for name in names)
+    if not known or not isinstance(trees.get("model"), str):
         raise _damaged(path, "has trees of other parts")
     for section in document["parts"].values():
         if not isinstance(section, dict) or not isinstance(section.get("path", ""), str):

@@ -308,7 +308,7 @@ class _Priors:
     def _lacking(self, came: int, asked: int, why: str) -> str:
         """What is said where content-free questions have no answer."""
         if came:
-            return f"the prior is measured by {came} of {asked} content-free texts: {why}"
+            return f"the prior is measured by {came} of {asked} content-free questions: {why}"
         since = " from here on" if self.known else ""
         return f"the prior is not taken off{since}: {why}"
 

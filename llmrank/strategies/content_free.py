@@ -68,14 +68,15 @@ class ContentFree:
         candidates = tuple(Item(str(place), text) for place, text in enumerate(islice(texts, count)))
         if not history:
             return replace(like, candidates=candidates)
-        # The most recent one first: a prompt shows the last few, and these are then the same however long the history is.
-        recent = [Event(Item(STAND_IN, text)) for text in islice(texts, len(like.history))]
-        events = tuple(reversed(recent))
+        # The history last, and of it the most recent event first: a prompt shows the last few, and all that it shows is then
+        # the same however long the history is.
         query = next(texts) if has_wish(like) else None
         wishes, dislikes = phrases_shown(like)
         wish = None
         if wishes or dislikes:
             wish = Wish(next(texts), wishes=tuple(islice(texts, wishes)), dislikes=tuple(islice(texts, dislikes)))
+        recent = [Event(Item(STAND_IN, text)) for text in islice(texts, len(like.history))]
+        events = tuple(reversed(recent))
         return ResolvedRequest(events, candidates, query, top_k=like.top_k, wish=wish)
 
     def _order(self, number: int) -> Iterator[str]:

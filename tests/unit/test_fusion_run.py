@@ -269,3 +269,13 @@ def test_a_fusions_file_that_changed_is_another_ranker(asked: Mapping[str, Any],
     path.unlink()
     with pytest.raises(ConfigError, match=r"fusion\.path: cannot be read"):
         evaluate(asked, tmp_path / "run")
+
+
+@pytest.mark.parametrize("fitted", [{"users": 5}, {"users": [["a"]]}, {"users": None}, {"keys": "abc"}])
+def test_a_fusions_file_without_digests_is_refused(fitted: dict[str, Any], tmp_path: Path) -> None:
+    """A file that was edited, or is a stranger's, ends a run with one clear error."""
+    path = tmp_path / "fusion.json"
+    section = {"kind": "weights", "method": "zscore", "bands": [{"up_to": None, "weights": {"llm": 1.0}}]}
+    path.write_text(json.dumps({"format": 1, "fusion": section, "fitted": fitted}), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"fusion\.path: `fitted\.(users|keys)` is no list of digests"):
+        overlap(path, [])

@@ -181,9 +181,10 @@ def test_options_out_of_range_are_refused(name: str, value: Any) -> None:
 
 
 HOLLOW = {"format": 1, "parts": {}, "trees": {"parts": ["a"], "model": ""}, "trained": {}}
+NAMELESS = {**HOLLOW, "trees": {"parts": [["a"]], "model": ""}}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1}', json.dumps(HOLLOW)])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1}', json.dumps(HOLLOW), json.dumps(NAMELESS)])
 def test_a_damaged_folder_is_refused_in_one_line(text: str, tmp_path: Path) -> None:
     """The file is named, and the remedy."""
     (tmp_path / FILE).write_text(text)

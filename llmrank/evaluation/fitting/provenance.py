@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from llmrank.errors import ConfigError
 from llmrank.evaluation.cases import Case
 from llmrank.fusion.file import read_fusion
 from llmrank.scale.recipe import fusion_path
@@ -30,11 +31,11 @@ def overlap(path: str | Path, cases: Iterable[Case]) -> int:
         cases: Those that it is to be tested on.
 
     Raises:
-        ConfigError: the file cannot be read.
+        ConfigError: the file cannot be read, or does not tell whom by digests.
     """
     fitted = read_fusion(path).fitted
-    users = frozenset(fitted.get("users", ()))
-    older = frozenset(fitted.get("keys", ()))  # of cases, which is all that a file of an older version tells
+    users = _keys(path, fitted, "users")
+    older = _keys(path, fitted, "keys")  # of cases, which is all that a file of an older version tells
     return sum(user_key(case.user_id) in users or bool(older and _case_key(case) in older) for case in cases)
 
 
@@ -52,6 +53,14 @@ def fitted_on(rankers: Mapping[str, Mapping[str, Any]], cases: Iterable[Case]) -
     asked = list(cases) if paths else []
     found = {name: overlap(path, asked) for name, path in paths.items()}
     return {name: count for name, count in found.items() if count}
+
+
+def _keys(path: str | Path, fitted: Mapping[str, Any], name: str) -> frozenset[str]:
+    keys = fitted.get(name, [])
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        fix = "fit it anew: llmrank fusion fit"
+        raise ConfigError(f"`fitted.{name}` is no list of digests", field="fusion.path", value=str(path), fix=fix)
+    return frozenset(keys)
 
 
 def _case_key(case: Case) -> str:

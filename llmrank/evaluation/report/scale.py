@@ -54,11 +54,21 @@ def axis_over(values: Iterable[float], *, length: float, margin: float, differen
     known = [value for value in values if math.isfinite(value)]
     if differences or not known:
         known.append(0.0)
-    rough = (max(known) - min(known) or abs(known[0]) or 1.0) / 4
+    spread, size = max(known) - min(known), max(map(abs, known))
+    if spread <= _NOISE * size or size < _LEAST:  # one value, but for rounding: ticks between would all be that value
+        spread = size if size >= _LEAST else 1.0
+    rough = spread / 4
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
     first, last = (math.floor(min(known) / step + 1e-9) * step, math.ceil(max(known) / step - 1e-9) * step)
     return Axis(first, last if last > first else first + step, step, length, margin, differences)
+
+
+_NOISE = 1e-9
+"""What is nearer to each other than so much of its size is drawn as equal."""
+
+_LEAST = 1e-300
+"""What is smaller is drawn as 0."""
 
 
 def _tick(value: float, decimals: int, *, plus: str) -> str:
