@@ -42,7 +42,6 @@ from llmrank.strategies.built import BuiltStrategy
 from llmrank.strategies.calls import Calls
 from llmrank.strategies.choice import known_logprobs
 from llmrank.strategies.content_free import STAND_IN, ContentFree, has_wish, phrases_shown
-from llmrank.strategies.lists import require_at_least
 from llmrank.strategies.self_consistency import SelfConsistency
 from llmrank.template import Template
 from llmrank.types import Capability, Completion, Prompt, Ranking, ResolvedRequest
@@ -53,6 +52,9 @@ Form: TypeAlias = tuple[tuple[str, ...], int, str]
 
 MOST_SHAPES = 256
 """For how many forms and lengths of history the content-free questions are kept, some 10 kB each."""
+
+MOST_MIXED = 256
+"""The most mixed questions a form: beyond, chance has long been averaged out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,13 @@ class CalibratedOptions:
     history: Literal["content-free", "user"] = "content-free"
 
     def __post_init__(self) -> None:
-        require_at_least(self, mix=0)
+        if not 0 <= self.mix <= MOST_MIXED:
+            raise ConfigError(
+                f"must be from 0 to {MOST_MIXED}",
+                field="strategy.mix",
+                value=self.mix,
+                fix="16 tell a prior well; 0 mixes nothing",
+            )
         if not 0.0 <= self.weight <= 1.0:
             raise ConfigError("must be from 0 to 1", field="strategy.weight", value=self.weight, fix="1 takes all of it off")
         if self.history not in ("content-free", "user"):

@@ -248,7 +248,10 @@ def test_a_run_says_that_it_tests_a_fusion_on_what_it_was_fitted_on(asked: Mappi
     options = RunOptions(report=False)
     done = evaluate(asked, tmp_path / "run", options)
     assert done.summary is not None
-    note = "the fusion of model was fitted on the users of 6 of the 12 cases: for these, it is no test of it"
+    note = (
+        "the fusion of model was fitted on users with the ids of 6 of the 12 cases: "
+        "if they are the same people, these are no test of it"
+    )
     assert note in done.summary["notes"]
     assert done.folder.manifest["rankers"]["model"]["fusion"]
     without = evaluate({**asked, "rankers": {"popularity": {"baseline": "popularity"}}}, tmp_path / "run", options)

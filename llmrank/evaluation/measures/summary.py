@@ -162,8 +162,8 @@ def _shortfalls(rankers: Mapping[str, Mapping[str, Any]], planned: int) -> list[
 def _fitted(manifest: Mapping[str, Any]) -> list[str]:
     """A sentence for each ranker whose fusion was fitted on users of this run."""
     return [
-        f"the fusion of {name} was fitted on the users of {count:,} of the {manifest['cases']:,} cases: "
-        "for these, it is no test of it"
+        f"the fusion of {name} was fitted on users with the ids of {count:,} of the {manifest['cases']:,} cases: "
+        "if they are the same people, these are no test of it"
         for name, count in manifest.get("fitted_on", {}).items()
     ]
 
