@@ -8,6 +8,7 @@ import pytest
 
 from llmrank.backends.guard import guard
 from llmrank.backends.local import LocalBackend, LocalOptions
+from llmrank.backends.retry import Limits
 from llmrank.cache import AnswerCache
 from llmrank.catalog import Catalog
 from llmrank.evaluation.cases import Case
@@ -62,7 +63,8 @@ def test_a_forecast_without_the_model_is_near_to_what_it_counts(backend: LocalBa
 
 async def test_a_probe_of_famous_films_finds_what_the_model_has_read(backend: LocalBackend, tmp_path: Path) -> None:
     """To it the true ends of famous titles are likelier than those of others; asked again, all answers come from the cache."""
-    guarded = guard(backend, cache=AnswerCache(tmp_path / "answers.sqlite"))
+    # As a configuration has it for a model in this process, which may wait for a busy machine.
+    guarded = guard(backend, limits=Limits(deadline_s=None), cache=AnswerCache(tmp_path / "answers.sqlite"))
     try:
         first = await probe(guarded, CATALOG, (), titles=8, histories=0)
         again = await probe(guarded, CATALOG, (), titles=8, histories=0)
