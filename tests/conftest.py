@@ -14,7 +14,7 @@ from typing import TypeVar
 import pytest
 from hypothesis import settings
 
-from llmrank.assets import weights_path
+from llmrank.assets import cache_dir, weights_path
 from llmrank.backends.local import LocalOptions
 
 # Examples are not timed: on a busy machine one of them may wait for a second before it runs.
@@ -61,3 +61,12 @@ def weights() -> Path:
     if not path.exists():
         pytest.skip(f"no weights at {path}: `make test` fetches them")
     return path
+
+
+@pytest.fixture(scope="session")
+def ml_100k() -> Path:
+    """The folder of MovieLens 100K; where it was not fetched the test is skipped."""
+    folder = cache_dir() / "ml-100k"
+    if not (folder / "interactions.csv").exists():
+        pytest.skip("MovieLens 100K is not here: `make test` fetches it")
+    return folder

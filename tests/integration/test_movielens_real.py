@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 
@@ -16,10 +17,8 @@ pytestmark = pytest.mark.local
 
 
 @pytest.fixture(scope="module")
-def data() -> movielens.MovieLens:
-    """The data set; without it the tests are skipped."""
-    if not (cache_dir() / "ml-100k" / "interactions.csv").exists():
-        pytest.skip("MovieLens 100K is not here: `make test` fetches it")
+def data(ml_100k: Path) -> movielens.MovieLens:
+    """The data set."""
     return movielens.load()
 
 

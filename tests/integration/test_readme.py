@@ -15,7 +15,6 @@ import yaml
 from typer.testing import CliRunner
 
 from llmrank import Ranker
-from llmrank.assets import cache_dir
 from llmrank.cli import app
 from llmrank.strategy_kinds import build_strategy
 
@@ -48,13 +47,6 @@ def in_a_shell(commands: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
     assert run.returncode == 0, run.stderr
     return run
-
-
-@pytest.fixture
-def movielens() -> None:
-    """MovieLens 100K, which `make test` fetches; without it a test is skipped, which continuous integration refuses."""
-    if not (cache_dir() / "ml-100k" / "interactions.csv").exists():
-        pytest.skip("MovieLens 100K is not here: `make test` fetches it")
 
 
 @pytest.mark.local
@@ -93,7 +85,7 @@ def test_the_python_of_the_architecture_runs(weights: Path) -> None:
 
 
 @pytest.mark.local
-def test_the_experiment_runs(tmp_path: Path, weights: Path, movielens: None) -> None:
+def test_the_experiment_runs(tmp_path: Path, weights: Path, ml_100k: Path) -> None:
     """Section 2 as a reader follows it: its file, then its commands in a shell; the report has a decision."""
     comparing = section("### 2. Comparing prompts")
     (spec,), (commands,) = (blocks(language, comparing) for language in ("yaml", "sh"))
@@ -107,7 +99,7 @@ def test_the_experiment_runs(tmp_path: Path, weights: Path, movielens: None) -> 
 
 
 @pytest.mark.local
-def test_the_offline_runs_run(tmp_path: Path, weights: Path, movielens: None) -> None:
+def test_the_offline_runs_run(tmp_path: Path, weights: Path, ml_100k: Path) -> None:
     """Section 3 as a reader follows it: its two files, then its commands in a shell; each ends well, each case is ranked."""
     offline = section("### 3. Offline runs")
     (suite, config), (cases,), commands = (blocks(language, offline) for language in ("yaml", "json", "sh"))

@@ -19,12 +19,9 @@ from llmrank.evaluation.run import evaluate as evaluate_and_report
 from tests.servers.picky import PickyServer, Reply, Request, completion, openai_error
 from tests.unit import fake_retrievers
 from tests.unit.bag_embedder import BagEmbedder
-from tests.unit.small_suite import KEY, KEY_ENV, USD, labels, server, suite, write_data
+from tests.unit.small_suite import KEY, USD, labels, server, suite, write_data
 
-
-@pytest.fixture(autouse=True)
-def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(KEY_ENV, KEY)
+pytestmark = pytest.mark.usefixtures("suite_key")
 
 
 @pytest.fixture

@@ -12,12 +12,9 @@ from llmrank.errors import ConfigError
 from llmrank.evaluation.run import RunOptions, evaluate
 from tests.servers.batch import serving
 from tests.servers.picky import Request
-from tests.unit.small_suite import KEY, KEY_ENV, USD, answer, server, suite, write_data
+from tests.unit.small_suite import USD, answer, server, suite, write_data
 
-
-@pytest.fixture(autouse=True)
-def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(KEY_ENV, KEY)
+pytestmark = pytest.mark.usefixtures("suite_key")
 
 
 @pytest.fixture

@@ -19,12 +19,9 @@ from llmrank.evaluation.seal import is_sealed, seal, unseal
 from llmrank.experiment import ExperimentFolder, publish, run_experiment
 from tests.servers.picky import Reply, Request, openai_error
 from tests.unit.small_experiment import asks, experiment, forwards_for
-from tests.unit.small_suite import KEY, KEY_ENV, USD, server, write_data
+from tests.unit.small_suite import USD, server, write_data
 
-
-@pytest.fixture(autouse=True)
-def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(KEY_ENV, KEY)
+pytestmark = pytest.mark.usefixtures("suite_key")
 
 
 @pytest.fixture

@@ -20,14 +20,12 @@ from llmrank.experiment.run import ExperimentRun, _means
 from llmrank.experiment.spec import Spec, load_spec
 from llmrank.experiment.stopping import reading
 from tests.unit.small_experiment import experiment, variant
-from tests.unit.small_suite import KEY, KEY_ENV, write_data
+from tests.unit.small_suite import write_data
 
 BASELINES = {"random": {"baseline": "random"}, "popular": {"baseline": "popularity"}, "given": {"baseline": "given"}}
 
 
-@pytest.fixture(autouse=True)
-def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(KEY_ENV, KEY)
+pytestmark = pytest.mark.usefixtures("suite_key")
 
 
 @pytest.fixture

@@ -17,12 +17,9 @@ from llmrank.experiment.run import ExperimentRun
 from llmrank.registry import Registry
 from tests.servers.picky import PickyServer, Reply, Request, openai_error
 from tests.unit.small_experiment import asked, asks, experiment, forwards_for, variant
-from tests.unit.small_suite import KEY, KEY_ENV, USD, server, write_data
+from tests.unit.small_suite import USD, server, write_data
 
-
-@pytest.fixture(autouse=True)
-def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(KEY_ENV, KEY)
+pytestmark = pytest.mark.usefixtures("suite_key")
 
 
 @pytest.fixture

@@ -23,12 +23,9 @@ from llmrank.ranker import Ranker
 from llmrank.types import Usage
 from tests.servers.picky import PickyServer
 from tests.unit.small_experiment import experiment, forwards_for, variant
-from tests.unit.small_suite import KEY, KEY_ENV, server, write_data
+from tests.unit.small_suite import server, write_data
 
-
-@pytest.fixture(autouse=True)
-def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(KEY_ENV, KEY)
+pytestmark = pytest.mark.usefixtures("suite_key")
 
 
 @pytest.fixture

@@ -21,14 +21,12 @@ from llmrank.evaluation.measures.statistics import Spread, spread_of_means
 from llmrank.evaluation.run import finish
 from llmrank.evaluation.running.session import RunOptions
 from tests.servers.picky import PickyServer, Reply, Request, completion
-from tests.unit.small_suite import KEY, KEY_ENV, labels, server, suite, write_data
+from tests.unit.small_suite import labels, server, suite, write_data
 
 PLACES = (1, 3, 6)
 
 
-@pytest.fixture(autouse=True)
-def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(KEY_ENV, KEY)
+pytestmark = pytest.mark.usefixtures("suite_key")
 
 
 @pytest.fixture

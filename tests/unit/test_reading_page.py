@@ -234,6 +234,13 @@ def test_values_are_drawn_where_they_are() -> None:
     ]
 
 
+def test_a_line_is_spoken_of_where_it_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A control without a value has no line, and no sentence about one."""
+    assert "The dashed line is the control" in page(two())
+    monkeypatch.setattr("llmrank.experiment.online.page.values", lambda *given: replace(values(*given), line=None))
+    assert "The dashed line" not in page(two())
+
+
 def test_places_are_in_the_order_of_the_values() -> None:
     """In every drawing of every sample: within the drawing, the interval's ends in order, equal scales for all lanes."""
     for make in ALL.values():
